@@ -59,6 +59,7 @@ struct Options {
   std::string images_path;  // for messages only
   std::string root;         // restore: new root, a mount point in our mount namespace; empty: "/"
 
+  bool replace_images = false;  // dump over an earlier checkpoint in images_dir, as CRIU does
   bool leave_running = false;
   bool leave_stopped = false;
   bool shell_job = false;

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// The dump line: preflight, freeze, lock, collect, ask, dump, memory, commit, finish. Every
+// stage takes what the one before it made; whatever fails, the scopes let the tasks go on.
+#include <sys/utsname.h>
+#include <time.h>
+
+#include <set>
+
+#include "cgroups/dump.h"
+#include "engine/base/io.h"
+#include "engine/engine.h"
+#include "engine/files/collect.h"
+#include "engine/image/stats.h"
+#include "engine/image/writer.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/memory/pages.h"
+#include "engine/namespaces/namespaces.h"
+#include "engine/preflight.h"
+#include "engine/tasks/dump_core.h"
+#include "mounts/content.h"
+#include "mounts/dump.h"
+#include "proto/inventory.pb.h"
+
+namespace stasis {
+namespace {
+
+using image::Kind;
+
+uint32_t us_since(const timespec& start) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint32_t>((now.tv_sec - start.tv_sec) * 1000000 + (now.tv_nsec - start.tv_nsec) / 1000);
+}
+
+timespec now() {
+  timespec ts{};
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return ts;
+}
+
+// All that the stages hand on.
+struct Dump {
+  const Options& options;
+  const procfs::Procfs& proc;
+  tasks::FrozenTree& tree;
+  image::Writer& images;
+  namespaces::Owned owned;
+  std::optional<mounts::Table> mounts;
+  pb::task_kobj_ids_entry ids;  // namespace ids of the container
+  DumpStats stats;
+};
+
+std::string img(const char* stem, uint32_t id) { return cat(stem, "-", id, ".img"); }
+
+Result<void> dump_mounts(Dump& d) {
+  if (!d.mounts) return {};
+  const auto engine_table = TRY(mounts::Table::read(d.proc.fd(), "self"));
+  const auto entries = TRY(mounts::dump(*d.mounts, d.options, engine_table, static_cast<uint32_t>(d.owned.flags)));
+  TRY(d.images.put_all(Kind::kMnts, img("mountpoints", d.ids.mnt_ns_id()), entries));
+  for (const auto& job : mounts::content_jobs(*d.mounts, entries)) {
+    Fd root;
+    {
+      // Entered anew for each: looking under other mounts leaves us in a copy of the namespace.
+      auto inside = TRY(namespaces::Inside::enter(d.tree.root().pidfd.get(), CLONE_NEWNS));
+      root = TRY_CTX(mounts::open_mount_root(*d.mounts, job.mnt_id), "mount ", job.mountpoint);
+    }
+    if (job.kind == mounts::ContentJob::Kind::kMustBeEmpty) {
+      TRY(mounts::check_empty(root.get(), job.mountpoint));
+      continue;
+    }
+    auto file = TRY(d.images.open_raw(job.image_name));
+    TRY_CTX(mounts::write_archive(root.get(), file.fd()), "contents of ", job.mountpoint);
+    TRY(file.finish_external());
+    TRY(file.close());
+  }
+  return {};
+}
+
+// Which control group set every process is in.
+Result<std::map<pid_t, uint32_t>> dump_cgroups(Dump& d) {
+  if (d.options.cgroup_mode == CgroupMode::kIgnore) return std::map<pid_t, uint32_t>{};
+  const auto hierarchies = TRY(cgroups::Hierarchies::read(d.options.cgroup_yard));
+  std::vector<cgroups::TaskMembership> members;
+  cgroups::Membership ns_roots;
+  if (d.owned.flags & CLONE_NEWCGROUP) ns_roots = TRY(cgroups::read_namespace_roots(d.options.pid));
+  for (const auto& p : d.tree.processes())
+    if (!p.zombie) members.push_back({p.pid, TRY(cgroups::read_membership(p.pid)), ns_roots});
+  cgroups::DumpOptions how;
+  how.roots = d.options.cgroup_roots;
+  how.only_controllers = d.options.cgroup_dump_controllers;
+  how.frozen = d.tree.was_frozen();
+  auto dumped = TRY(cgroups::dump(hierarchies, how, members));
+  TRY(d.images.put(Kind::kCgroup, "cgroup.img", dumped.entry));
+  return std::move(dumped.set_of);
+}
+
+// Mappings with their file ids, then the pages.
+Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, const std::vector<memory::Vma>& vmas) {
+  const auto start = now();
+  auto pagemap = TRY(image::PagemapWriter::create(d.images, img("pagemap", static_cast<uint32_t>(p.npid)), pages_id));
+  auto pages = TRY(d.images.open_raw(img("pages", pages_id)));
+  const auto stats = TRY_CTX(memory::dump_pages(d.proc, p.pid, vmas, pagemap, pages), "memory of pid ", p.pid);
+  TRY(pagemap.finish());
+  TRY(pages.close());
+  d.stats.pages_scanned += stats.scanned;
+  d.stats.pages_written += stats.written;
+  d.stats.memdump_us += us_since(start);
+  return {};
+}
+
+Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files::Collector& files) {
+  std::vector<Error> obstacles;
+  auto vmas = memory::classify(TRY(d.proc.smaps(p.pid)), p.pid, obstacles);
+  if (!obstacles.empty()) return fail(std::move(obstacles.front()));
+  // The runner is ours, not the task's.
+  std::erase_if(vmas, [&](const memory::Vma& v) {
+    return v.entry.start() == p.runner->code() || v.entry.start() == p.runner->arena();
+  });
+  for (auto& vma : vmas) {
+    if (!vma.file_backed) continue;
+    const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
+    vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map.start, vma.map.end, write_through ? O_RDWR : O_RDONLY)));
+  }
+  return vmas;
+}
+
+Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
+                          const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index) {
+  log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
+  // The mappings are read before the runner comes in: it might be merged with a neighbour.
+  p.runner.emplace(TRY_CTX(remote::Runner::infect(p.pid), "pid ", p.pid));
+  auto core = TRY(tasks::dump_core(d.proc, p, seccomp));
+  auto vmas = TRY(collect_vmas(d, p, files));
+  const auto task_files = TRY(files.dump_task(p));
+  for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
+  core.mm.set_exe_file_id(task_files.exe_id);
+
+  auto ids = d.ids;
+  ids.set_vm_id(index), ids.set_files_id(index), ids.set_fs_id(index), ids.set_sighand_id(index);
+  const auto npid = static_cast<uint32_t>(p.npid);
+  if (const auto set = cgroup_sets.find(p.pid); set != cgroup_sets.end()) core.threads[0].mutable_tc()->set_cg_set(set->second);
+  *core.threads[0].mutable_ids() = ids;
+  for (size_t i = 0; i < p.threads.size(); ++i)
+    TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.threads[i].ntid)), core.threads[i]));
+  for (const auto& extra : core.extras) d.images.add_task_extra(extra);
+  TRY(d.images.put(Kind::kIds, img("ids", npid), ids));
+  TRY(d.images.put(Kind::kMm, img("mm", npid), core.mm));
+  TRY(d.images.put_all(Kind::kFdinfo, img("fdinfo", ids.files_id()), task_files.fds));
+  pb::fs_entry fs;
+  fs.set_cwd_id(task_files.cwd_id), fs.set_root_id(task_files.root_id), fs.set_umask(p.status.umask);
+  TRY(d.images.put(Kind::kFs, img("fs", npid), fs));
+  return dump_memory(d, p, index, vmas);
+}
+
+Result<void> dump_tree(Dump& d) {
+  std::vector<pb::pstree_entry> entries;
+  for (const auto& p : d.tree.processes()) {
+    auto& e = entries.emplace_back();
+    e.set_pid(static_cast<uint32_t>(p.npid));
+    e.set_ppid(p.parent ? static_cast<uint32_t>(d.tree.to_container(p.parent)) : 0);
+    e.set_pgid(static_cast<uint32_t>(p.npgid));
+    e.set_sid(static_cast<uint32_t>(p.nsid));
+    for (const auto& t : p.threads) e.add_threads(static_cast<uint32_t>(t.ntid));
+    if (p.zombie) e.add_threads(static_cast<uint32_t>(p.npid));
+  }
+  return d.images.put_all(Kind::kPstree, "pstree.img", entries);
+}
+
+Result<void> write_files(Dump& d, const files::DumpOutput& out) {
+  TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
+  auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
+  for (const auto& [id, pipe] : out.pipes) {
+    TRY(data.append(pipe.entry));
+    TRY(data.append_payload(pipe.bytes.data(), pipe.bytes.size()));
+  }
+  TRY(data.close());
+  std::vector<pb::tty_info_entry> ttys;
+  for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
+  return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);
+}
+
+Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
+  pb::inventory_entry inventory;
+  inventory.set_img_version(2);
+  inventory.set_fdinfo_per_id(true);
+  inventory.set_ns_per_id(true);
+  auto& ids = *inventory.mutable_root_ids();
+  ids.set_vm_id(0), ids.set_files_id(0), ids.set_fs_id(0), ids.set_sighand_id(0);
+  namespaces::set_engine_ids(ids);
+  if (root_set) inventory.set_root_cg_set(*root_set);
+  inventory.set_lsmtype(pb::NO_LSM);
+  timespec uptime{};
+  clock_gettime(CLOCK_BOOTTIME, &uptime);
+  inventory.set_dump_uptime(static_cast<uint64_t>(uptime.tv_sec) * 1000000 + static_cast<uint64_t>(uptime.tv_nsec) / 1000);
+  return d.images.put(Kind::kInventory, "inventory.img", inventory);
+}
+
+Result<void> dump_everything(Dump& d) {
+  files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.options.pid};
+  if (d.mounts) env.mounts = &*d.mounts;
+  env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
+  for (const auto& p : d.tree.processes()) env.pids.insert(p.pid);
+  files::DumpOutput output;
+  output.images = &d.images;
+  files::Collector files(env, output);
+  tasks::SeccompTable seccomp;
+
+  TRY(dump_tree(d));
+  const auto sets = TRY(dump_cgroups(d));
+  TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.ids, d.images));
+  TRY(dump_mounts(d));
+  uint32_t index = 1;
+  for (auto& p : d.tree.processes()) {
+    if (p.zombie)
+      TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.npid)), tasks::dump_zombie(p)));
+    else
+      TRY(dump_process(d, p, files, seccomp, sets, index++));
+  }
+  if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
+  TRY(write_files(d, output));
+  std::optional<uint32_t> root_set;
+  if (const auto set = sets.find(d.options.pid); set != sets.end()) root_set = set->second;
+  return write_inventory(d, root_set);
+}
+
+// The container as it stands now may differ from what the preflight saw: look again.
+Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::FrozenTree& tree, const Options& options) {
+  std::vector<Error> obstacles;
+  std::vector<pid_t> others;
+  for (const auto& p : tree.processes())
+    if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
+  auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
+  for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
+  if (!obstacles.empty()) return fail(std::move(obstacles.front()));
+  return owned;
+}
+
+}  // namespace
+
+Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
+  const auto proc = TRY(procfs::Procfs::open());
+  if (auto obstacles = TRY(find_obstacles(options)); !obstacles.empty()) {
+    Error first = std::move(obstacles.front());
+    first.also().assign(std::make_move_iterator(obstacles.begin() + 1), std::make_move_iterator(obstacles.end()));
+    return fail(std::move(first));
+  }
+  auto images = TRY(image::Writer::create(options.images_dir.get(), options.replace_images));
+  log::info("dump: freezing the tree of pid ", options.pid);
+  TRY(notifier.notify("pre-dump"));
+
+  const auto freeze_start = now();
+  auto tree = TRY(tasks::FrozenTree::freeze(proc, options));
+  const uint32_t freezing_us = us_since(freeze_start);
+  const auto frozen = now();
+  log::info("dump: frozen, ", tree.processes().size(), " processes");
+  auto owned = TRY(recheck(proc, tree, options));
+  const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
+  if (own_net) TRY(notifier.notify("network-lock"));
+  TRY(notifier.notify("query-ext-files"));
+
+  Dump d{.options = options, .proc = proc, .tree = tree, .images = images, .owned = owned};
+  d.stats.freezing_us = freezing_us;
+  namespaces::set_container_ids(d.owned, d.ids);
+  if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
+  auto unlock = [&](Result<void> result) {
+    if (own_net && !result) (void)notifier.notify("network-unlock");
+    return result;
+  };
+  log::info("dump: writing images");
+  TRY(unlock(dump_everything(d)));
+  log::info("dump: images are written");
+  TRY(unlock(notifier.notify("post-dump")));
+  d.stats.frozen_us = us_since(frozen);
+  if (options.leave_running || options.leave_stopped) {
+    // Nothing can be lost any more: the tasks need not wait for the disk.
+    TRY(tree.resume(options.leave_stopped));
+    if (own_net) (void)notifier.notify("network-unlock");
+  }
+  const auto write_start = now();
+  TRY(unlock(images.commit()));
+  d.stats.memwrite_us = us_since(write_start);
+  log::info("dump: committed");
+  if (!options.leave_running && !options.leave_stopped) {
+    TRY(tree.kill_all());
+    d.stats.frozen_us = us_since(frozen);
+  }
+  return d.stats;
+}
+
+}  // namespace stasis

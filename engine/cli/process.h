@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a door does to its own process: at the start, before an exec, and while the restored tree runs.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/base/result.h"
+
+namespace stasis::cli {
+
+// Descriptors 0-2 open (on /dev/null if they were not), SIGPIPE ignored, SIGCHLD default, no signal blocked.
+// LXC starts the engine with descriptor 0 or 2 closed and nearly everything blocked.
+void start_process();
+
+// Reaps every child until `root` is among them; its exit code, or 128 + the signal that killed it.
+Result<int> wait_for_root(pid_t root);
+
+// Becomes `argv` (execvp(3)) with descriptors 0-2 only, no signal blocked and SIGPIPE back to normal.
+// Comes back only with an error.
+Error become(const std::vector<std::string>& argv);
+
+// The error as a log line each, and on standard error unless that is where the log goes.
+void report(const Error& error);
+
+}  // namespace stasis::cli

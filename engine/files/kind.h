@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kind of open file: how it is recognised, what of it cannot be carried over, its dump
+// and its restore. kinds.cc has the one table of all kinds.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/base/fd.h"
+#include "engine/base/result.h"
+#include "engine/image/reader.h"
+#include "engine/image/writer.h"
+#include "engine/options.h"
+#include "engine/procfs/procfs.h"
+#include "mounts/table.h"
+#include "proto/files.pb.h"
+
+namespace stasis::files {
+
+// One descriptor of one task, looked at through a copy of it (pidfd_getfd), or something
+// else that is held open: cwd, root, executable, mapped file (fd < 0).
+struct Candidate {
+  pid_t pid = 0;   // host pid
+  int fd = -1;     // number in the task; -1: not a descriptor
+  Fd copy;         // our copy; O_PATH for what is not a descriptor
+  struct stat st {};
+  procfs::FdInfo info;
+  std::string link;  // /proc/PID/fd/N
+  std::string name() const;  // "pid 12 fd 3 (/tmp/x)"
+};
+
+// What a dump of files needs to know of its surroundings.
+struct DumpEnv {
+  const Options& options;
+  const procfs::Procfs& proc;
+  pid_t root_pid = 0;                  // host pid of the root task
+  const mounts::Table* mounts = nullptr;  // of the container; null: it shares the engine's
+  Fd root_dir;                         // O_PATH of the mount namespace's root
+  std::set<pid_t> pids;                // host pids of the container
+};
+
+// Collected besides files.img.
+struct DumpOutput {
+  image::Writer* images = nullptr;
+  std::vector<pb::file_entry> files;
+  struct PipeData {
+    pb::pipe_data_entry entry;
+    std::string bytes;
+  };
+  std::map<uint32_t, PipeData> pipes;  // by pipe id
+  std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
+};
+
+struct RestoreEnv {
+  const Options& options;
+  const std::map<uint32_t, DumpOutput::PipeData>& pipes;
+  const std::map<uint32_t, pb::tty_info_entry>& ttys;
+  std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;  // by pipe id: read end, write end
+  // Sends the master of a new pseudo terminal to the client; may be empty.
+  std::function<Result<void>(int master_fd)> orphan_master;
+};
+
+struct FileKind {
+  const char* name;        // for messages and documents
+  pb::fd_types type;       // in images
+  bool (*matches)(const Candidate&);
+  // Why it cannot be carried over, if so. No side effects: also called before anything is stopped.
+  Result<void> (*check)(const Candidate&, const DumpEnv&);
+  // Fills the entry (id is set). Called for one descriptor of each open file description.
+  Result<void> (*dump)(const Candidate&, const DumpEnv&, DumpOutput&, pb::file_entry&);
+  // Makes the open file description again, in the restored root task, whose mounts stand.
+  Result<Fd> (*restore)(const pb::file_entry&, RestoreEnv&);
+};
+
+// Never null: the last kind matches everything and refuses it by name.
+const FileKind& kind_of(const Candidate& candidate);
+// Null if the image's type is not known or not supported.
+const FileKind* kind_of(pb::fd_types type);
+const std::vector<const FileKind*>& all_kinds();
+
+extern const FileKind kRegular, kPipe, kTty;
+
+// Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
+Result<void> check_owner(const Candidate& candidate);
+void set_no_owner(pb::fown_entry* fown);
+// The caller's descriptor for --inherit-fd `key`, or -1.
+int inherited_fd(const Options& options, std::string_view key);
+constexpr uint32_t kSettableFlags = 02000 /*O_APPEND*/ | 04000 /*O_NONBLOCK*/ | 040000 /*O_DIRECT*/ | 01000000 /*O_NOATIME*/;
+
+// regular.cc, used also for cwd, root, executable and mapped files.
+Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
+
+}  // namespace stasis::files

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+
+#include "engine/files/kind.h"
+
+namespace stasis::files {
+namespace {
+
+// What /proc shows for kinds that have no file of their own here yet, in plain words.
+std::string describe_kind(const Candidate& c) {
+  if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:"))
+    return std::string(c.link.substr(11));
+  if (S_ISSOCK(c.st.st_mode)) return "socket";
+  if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
+  if (S_ISBLK(c.st.st_mode)) return "block device";
+  if (S_ISCHR(c.st.st_mode)) return cat("character device ", major(c.st.st_rdev), ":", minor(c.st.st_rdev));
+  return "file of unknown kind";
+}
+
+Result<void> refuse(const Candidate& c, const DumpEnv&) {
+  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a ", describe_kind(c), ", which cannot be checkpointed yet"))
+                  .about(c.name()));
+}
+
+const FileKind kUnknown = {"anything else", pb::UND, [](const Candidate&) { return true; }, refuse, nullptr, nullptr};
+
+}  // namespace
+
+const std::vector<const FileKind*>& all_kinds() {
+  static const std::vector<const FileKind*> table = {&kPipe, &kTty, &kRegular, &kUnknown};
+  return table;
+}
+
+const FileKind& kind_of(const Candidate& candidate) {
+  for (const auto* kind : all_kinds())
+    if (kind->matches(candidate)) return *kind;
+  return kUnknown;
+}
+
+const FileKind* kind_of(pb::fd_types type) {
+  for (const auto* kind : all_kinds())
+    if (kind->type == type && kind->restore) return kind;
+  return nullptr;
+}
+
+std::string Candidate::name() const {
+  return cat("pid ", pid, fd >= 0 ? cat(" fd ", fd) : std::string(), " (", link, ")");
+}
+
+Result<void> check_owner(const Candidate& c) {
+  if (c.fd < 0 || (c.info.flags & O_PATH)) return {};
+  const int owner = ::fcntl(c.copy.get(), F_GETOWN);
+  const int signal = ::fcntl(c.copy.get(), 11 /* F_GETSIG */);
+  if ((owner != 0 && owner != -1) || signal > 0 || (c.info.flags & O_ASYNC))
+    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " sends signals on I/O (F_SETOWN)")).about(c.name()));
+  for (const auto& line : c.info.rest)
+    if (line.starts_with("lock:"))
+      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " holds a file lock")).about(c.name()));
+  return {};
+}
+
+int inherited_fd(const Options& options, std::string_view key) {
+  for (const auto& inherit : options.inherit_fds)
+    if (inherit.key == key) return inherit.fd;
+  return -1;
+}
+
+void set_no_owner(pb::fown_entry* fown) {
+  fown->set_uid(0), fown->set_euid(0), fown->set_signum(0), fown->set_pid_type(0), fown->set_pid(0);
+}
+
+}  // namespace stasis::files

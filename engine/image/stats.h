@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// stats-dump and stats-restore in the work directory, as go-criu and `crit show` read them.
+#pragma once
+
+#include "engine/base/result.h"
+#include "proto/stats.pb.h"
+
+namespace stasis::image {
+
+// Replaces the file. Required fields not set are written as 0.
+Result<void> write_dump_stats(int work_dirfd, pb::dump_stats_entry stats);
+Result<void> write_restore_stats(int work_dirfd, pb::restore_stats_entry stats);
+
+}  // namespace stasis::image

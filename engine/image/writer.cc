@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/image/writer.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+
+#include "engine/base/io.h"
+#include "engine/base/log.h"
+#include "engine/image/crc32c.h"
+#include "engine/image/manifest.h"
+
+namespace stasis::image {
+
+namespace detail {
+
+struct WriterState {
+  Fd dir;  // our own open file description: it carries the lock
+  Fd staging;
+  std::string staging_name;
+  bool replace = false;
+  std::map<std::string, FileSum> files;  // closed ones
+  size_t open_files = 0;
+  google::protobuf::RepeatedPtrField<pb::task_extra> extras;
+};
+
+struct OpenImage {
+  OpenImage(WriterState* writer, Fd fd, std::string name) : writer(writer), fd(std::move(fd)), name(std::move(name)) {
+    ++writer->open_files;
+  }
+
+  Result<void> write(const void* data, size_t size) {
+    if (!fd) return fail(Code::kInternal, cat(name, ": written after close"));
+    TRY(write_full(fd.get(), data, size, name));
+    sum.crc32c = crc32c(sum.crc32c, data, size);
+    sum.size += size;
+    return {};
+  }
+
+  Result<void> close() {
+    if (!fd) return fail(Code::kInternal, cat(name, ": closed twice"));
+    fd.reset();
+    writer->files[name] = sum;
+    --writer->open_files;
+    return {};
+  }
+
+  WriterState* writer;
+  Fd fd;
+  std::string name;
+  FileSum sum;
+};
+
+}  // namespace detail
+
+namespace {
+
+using detail::OpenImage;
+using detail::WriterState;
+
+constexpr std::string_view kStagingPrefix = ".stasis-";
+constexpr size_t kBuffer = 64u << 10;
+constexpr mode_t kFileMode = 0600;  // memory of other users' processes is in there
+
+bool is_image_name(std::string_view name) { return name.ends_with(".img"); }
+
+// Staging directories are flat; whatever else was put there stays, and is named.
+void remove_staging(int dirfd, const std::string& name) {
+  auto entries = list_dir(dirfd, name);
+  if (entries)
+    for (const auto& entry : *entries) ::unlinkat(dirfd, cat(name, "/", entry).c_str(), 0);
+  if (::unlinkat(dirfd, name.c_str(), AT_REMOVEDIR) < 0)
+    log::warning(Error::sys("rmdir", name).message(), ", ignoring");
+}
+
+Error not_usable(std::string_view what) { return Error(Code::kImageDir, cat("the image directory ", what)); }
+
+// One writer at a time: also what makes removing leftovers safe.
+Result<Fd> open_and_lock(int images_dirfd) {
+  struct stat st {};
+  if (::fstat(images_dirfd, &st) < 0) return fail_sys(Code::kImageDir, "fstat", "image directory");
+  if (!S_ISDIR(st.st_mode)) return fail(not_usable("is not a directory"));
+  auto dir = open_at(images_dirfd, ".", O_RDONLY | O_DIRECTORY);
+  if (!dir) return fail(std::move(dir).error().with_code(Code::kImageDir).context("image directory"));
+  if (::flock(dir->get(), LOCK_EX | LOCK_NB) < 0) {
+    if (errno == EWOULDBLOCK) return fail(not_usable("is being written by another engine"));
+    log::debug("image directory: ", Error::sys("flock").message());  // a file system without locks
+  }
+  return dir;
+}
+
+Result<void> check_content(int dirfd, bool replace) {
+  for (const auto& name : TRY(list_dir(dirfd, "."))) {
+    if (name.starts_with(kStagingPrefix)) {
+      log::debug("removing ", name, ", left by a killed engine");
+      remove_staging(dirfd, name);
+    } else if (!replace && is_image_name(name)) {
+      return fail(not_usable(cat("is not empty: it holds ", name)).about(name));
+    }
+  }
+  return {};
+}
+
+Result<std::string> make_staging(int dirfd) {
+  while (true) {
+    uint32_t random = 0;
+    if (::getrandom(&random, sizeof(random), 0) != sizeof(random)) return fail_sys("getrandom");
+    std::string name = cat(kStagingPrefix, hex(random | 0x80000000u).substr(2));
+    if (::mkdirat(dirfd, name.c_str(), 0700) == 0) return name;
+    if (errno == EEXIST) continue;
+    if (errno == ENOSPC || errno == EDQUOT) return fail_sys("mkdir in the image directory");
+    return fail_sys(Code::kImageDir, "the image directory is not writable: mkdir");
+  }
+}
+
+// Starts all writeback first: the fsync of the first file then commits most of the rest with it.
+Result<void> sync_files(const WriterState& state) {
+  std::vector<std::pair<Fd, std::string>> open;
+  for (const auto& name : TRY(list_dir(state.staging.get(), "."))) {
+    Fd fd = TRY(open_at(state.staging.get(), name, O_RDONLY | O_NOFOLLOW));
+    ::sync_file_range(fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+    open.emplace_back(std::move(fd), name);
+  }
+  for (const auto& [fd, name] : open)
+    if (::fsync(fd.get()) < 0) return fail_sys("fsync", name);
+  return {};
+}
+
+// The inventory and manifest go first, so that a directory in between is no checkpoint.
+Result<void> remove_previous(int dirfd) {
+  std::vector<std::string> names = {std::string(kInventoryName), std::string(kManifestName)};
+  for (auto& name : TRY(list_dir(dirfd, ".")))
+    if (is_image_name(name) && name != kInventoryName && name != kManifestName) names.push_back(std::move(name));
+  for (const auto& name : names)
+    if (::unlinkat(dirfd, name.c_str(), 0) < 0 && errno != ENOENT && errno != EISDIR) return fail_sys("remove", name);
+  return {};
+}
+
+Result<void> move_in(const WriterState& state, const std::string& name, std::vector<std::string>& moved) {
+  const unsigned flags = state.replace ? 0 : RENAME_NOREPLACE;
+  int rc = ::renameat2(state.staging.get(), name.c_str(), state.dir.get(), name.c_str(), flags);
+  if (rc < 0 && flags && (errno == EINVAL || errno == ENOSYS))  // NFS and friends have no NOREPLACE
+    rc = ::renameat(state.staging.get(), name.c_str(), state.dir.get(), name.c_str());
+  if (rc < 0 && errno == EEXIST) return fail(not_usable(cat("has meanwhile got a file ", name)).about(name));
+  if (rc < 0) return fail_sys("rename into the image directory", name);
+  moved.push_back(name);
+  return {};
+}
+
+Result<void> move_all(const WriterState& state, bool sync, std::vector<std::string>& moved) {
+  const std::string inventory(kInventoryName), manifest(kManifestName);
+  for (const auto& [name, sum] : state.files)
+    if (name != inventory && name != manifest) TRY(move_in(state, name, moved));
+  TRY(move_in(state, manifest, moved));
+  if (sync && ::fsync(state.dir.get()) < 0) return fail_sys("fsync", "image directory");
+  TRY(move_in(state, inventory, moved));
+  if (sync && ::fsync(state.dir.get()) < 0) return fail_sys("fsync", "image directory");
+  return {};
+}
+
+}  // namespace
+
+RecordFile::RecordFile(std::unique_ptr<OpenImage> file, Kind kind) : file_(std::move(file)), kind_(kind) {
+  buffer_ = head_bytes(kind_info(kind));
+}
+RecordFile::RecordFile(RecordFile&&) noexcept = default;
+RecordFile& RecordFile::operator=(RecordFile&&) noexcept = default;
+RecordFile::~RecordFile() = default;
+
+Result<void> RecordFile::append(const google::protobuf::Message& message) {
+  if (!message.IsInitialized())
+    return fail(Code::kInternal,
+                cat(file_->name, ": ", message.GetTypeName(), " lacks ", message.InitializationErrorString()));
+  const size_t size = message.ByteSizeLong();
+  if (size > kMaxRecord) return fail(Code::kInternal, cat(file_->name, ": a record of ", size, " bytes"));
+  for (int shift = 0; shift < 32; shift += 8) buffer_ += static_cast<char>(size >> shift & 0xff);
+  if (!message.AppendToString(&buffer_)) return fail(Code::kInternal, cat(file_->name, ": record not serialised"));
+  return buffer_.size() >= kBuffer ? append_payload(nullptr, 0) : Result<void>{};
+}
+
+Result<void> RecordFile::append_payload(const void* data, size_t size) {
+  TRY(file_->write(buffer_.data(), buffer_.size()));
+  buffer_.clear();
+  return size > 0 ? file_->write(data, size) : Result<void>{};
+}
+
+Result<void> RecordFile::close() {
+  TRY(append_payload(nullptr, 0));
+  return file_->close();
+}
+
+RawFile::RawFile(std::unique_ptr<OpenImage> file) : file_(std::move(file)) {}
+RawFile::RawFile(RawFile&&) noexcept = default;
+RawFile& RawFile::operator=(RawFile&&) noexcept = default;
+RawFile::~RawFile() = default;
+
+Result<void> RawFile::append(const void* data, size_t size) { return file_->write(data, size); }
+int RawFile::fd() const { return file_->fd.get(); }
+uint64_t RawFile::size() const { return file_->sum.size; }
+Result<void> RawFile::close() { return file_->close(); }
+
+Result<void> RawFile::finish_external() {
+  file_->sum = TRY(sum_file(file_->fd.get(), file_->name));
+  return {};
+}
+
+Writer::Writer(std::unique_ptr<WriterState> state) : state_(std::move(state)) {}
+Writer::Writer(Writer&&) noexcept = default;
+
+Writer& Writer::operator=(Writer&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+
+Writer::~Writer() {
+  if (!state_) return;
+  if (state_->staging) remove_staging(state_->dir.get(), state_->staging_name);
+  // Explicitly: a child that was cloned meanwhile may still hold the description.
+  ::flock(state_->dir.get(), LOCK_UN);
+}
+
+Result<Writer> Writer::create(int images_dirfd, bool replace) {
+  auto state = std::make_unique<WriterState>();
+  state->replace = replace;
+  state->dir = TRY(open_and_lock(images_dirfd));
+  TRY(check_content(state->dir.get(), replace));
+  state->staging_name = TRY(make_staging(state->dir.get()));
+  auto staging = open_at(state->dir.get(), state->staging_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!staging) {
+    remove_staging(state->dir.get(), state->staging_name);
+    return fail(std::move(staging).error());
+  }
+  state->staging = *std::move(staging);
+  return Writer(std::move(state));
+}
+
+Result<RecordFile> Writer::open(Kind kind, const std::string& name) {
+  RawFile raw = TRY(open_raw(name));
+  return RecordFile(std::move(raw.file_), kind);
+}
+
+Result<RawFile> Writer::open_raw(const std::string& name) {
+  if (!valid_file_name(name)) return fail(Code::kInternal, cat(json_quote(name), " is not an image file name"));
+  Fd fd = TRY(open_at(state_->staging.get(), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, kFileMode));
+  return RawFile(std::make_unique<OpenImage>(state_.get(), std::move(fd), name));
+}
+
+Result<void> Writer::put(Kind kind, const std::string& name, const google::protobuf::Message& message) {
+  RecordFile file = TRY(open(kind, name));
+  TRY(file.append(message));
+  return file.close();
+}
+
+void Writer::add_task_extra(const pb::task_extra& extra) { *state_->extras.Add() = extra; }
+
+Result<void> Writer::commit(bool sync) {
+  WriterState& state = *state_;
+  if (state.open_files > 0) return fail(Code::kInternal, cat(state.open_files, " image files are not closed"));
+  if (!state.files.contains(std::string(kInventoryName))) return fail(Code::kInternal, "no inventory.img was written");
+  if (!state.staging) return fail(Code::kInternal, "images committed twice");
+
+  pb::manifest_entry manifest = describe_host();
+  for (const auto& [name, sum] : state.files) {
+    auto* file = manifest.add_files();
+    file->set_name(name);
+    file->set_size(sum.size);
+    file->set_crc32c(sum.crc32c);
+  }
+  *manifest.mutable_task_extras() = state.extras;
+  TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
+  if (sync) TRY(sync_files(state));
+  if (state.replace) TRY(remove_previous(state.dir.get()));
+
+  std::vector<std::string> moved;
+  if (auto result = move_all(state, sync, moved); !result) {
+    for (const auto& name : moved) ::unlinkat(state.dir.get(), name.c_str(), 0);
+    return result;
+  }
+  remove_staging(state.dir.get(), state.staging_name);
+  state.staging.reset();
+  return {};
+}
+
+}  // namespace stasis::image

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernel/syscalls.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+
+namespace stasis::kernel {
+
+pid_t clone3(CloneArgs& args) {
+  // The child continues here on a copy of our stack (no CLONE_VM, stack 0), like fork(2).
+  return static_cast<pid_t>(::syscall(__NR_clone3, &args, sizeof(args)));
+}
+
+Result<Fd> pidfd_open(pid_t pid) {
+  const long fd = ::syscall(__NR_pidfd_open, pid, 0);
+  if (fd < 0) {
+    if (errno == ESRCH) return fail_sys(Code::kTaskGone, "pidfd_open", cat("pid ", pid));
+    return fail_sys("pidfd_open", cat("pid ", pid));
+  }
+  return Fd(static_cast<int>(fd));
+}
+
+Result<Fd> pidfd_getfd(int pidfd, int fd) {
+  const long copy = ::syscall(__NR_pidfd_getfd, pidfd, fd, 0);
+  if (copy < 0) return fail_sys("pidfd_getfd", cat("fd ", fd));
+  return Fd(static_cast<int>(copy));
+}
+
+bool pidfd_wait_exit(int pidfd, int timeout_ms) {
+  pollfd item{pidfd, POLLIN, 0};
+  int n;
+  do n = ::poll(&item, 1, timeout_ms);
+  while (n < 0 && errno == EINTR);
+  return n > 0;
+}
+
+int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x, unsigned long y) {
+  const long r = ::syscall(__NR_kcmp, a, b, static_cast<int>(what), x, y);
+  return r < 0 ? -errno : static_cast<int>(r);
+}
+
+long pagemap_scan(int pagemap_fd, ScanArgs& args) {
+  args.size = sizeof(args);
+  return ::ioctl(pagemap_fd, _IOWR('f', 16, ScanArgs), &args);
+}
+
+Result<void> setns(int fd, int type, std::string_view name) {
+  if (::setns(fd, type) < 0) return fail_sys("setns", name);
+  return {};
+}
+
+Result<void> unshare(unsigned long flags) {
+  if (::syscall(__NR_unshare, flags) < 0) return fail_sys("unshare", hex(flags));
+  return {};
+}
+
+namespace {
+template <class Move>
+Result<void> vm_move(pid_t pid, uint64_t remote, void* local, size_t size, Move move, std::string_view name) {
+  while (size > 0) {
+    iovec mine{local, size}, theirs{reinterpret_cast<void*>(remote), size};
+    const ssize_t n = move(pid, &mine, 1, &theirs, 1, 0);
+    if (n < 0 && errno == ESRCH) return fail_sys(Code::kTaskGone, name, cat("pid ", pid));
+    if (n < 0) return fail_sys(name, cat("pid ", pid, " at ", hex(remote)));
+    if (n == 0) return fail(Code::kSystem, cat(name, " pid ", pid, " at ", hex(remote), ": nothing moved"));
+    local = static_cast<char*>(local) + n;
+    remote += static_cast<uint64_t>(n);
+    size -= static_cast<size_t>(n);
+  }
+  return {};
+}
+}  // namespace
+
+Result<void> vm_read(pid_t pid, uint64_t from, void* to, size_t size) {
+  return vm_move(pid, from, to, size, ::process_vm_readv, "process_vm_readv");
+}
+
+Result<void> vm_write(pid_t pid, uint64_t to, const void* from, size_t size) {
+  return vm_move(pid, to, const_cast<void*>(from), size, ::process_vm_writev, "process_vm_writev");
+}
+
+}  // namespace stasis::kernel

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// System calls and kernel structures that glibc 2.36 lacks or hides behind its own
+// state. The only place with syscall(2). Layouts are those of include/uapi/linux.
+#pragma once
+
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "engine/base/fd.h"
+#include "engine/base/result.h"
+
+#ifndef __NR_pidfd_getfd
+#define __NR_pidfd_getfd 438
+#endif
+
+namespace stasis::kernel {
+
+constexpr uint64_t kPageSize = 4096;
+
+// include/uapi/linux/sched.h, struct clone_args up to `cgroup` (5.7).
+struct CloneArgs {
+  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+// fork(2)-like clone3(2): returns 0 in the child, the pid in the parent, -1 with errno.
+pid_t clone3(CloneArgs& args);
+
+Result<Fd> pidfd_open(pid_t pid);
+// A copy of descriptor `fd` of the process; needs PTRACE_MODE_ATTACH_REALCREDS.
+Result<Fd> pidfd_getfd(int pidfd, int fd);
+// True when the process has exited (is a zombie or gone), waiting up to timeout_ms (-1: for ever).
+bool pidfd_wait_exit(int pidfd, int timeout_ms);
+
+enum class Kcmp { kFile = 0, kVm = 1, kFiles = 2, kFs = 3, kSighand = 4, kIo = 5, kSysvsem = 6 };
+// kcmp(2): 0 equal, 1 less, 2 greater, 3 not equal; negative errno.
+int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x = 0, unsigned long y = 0);
+
+// fs/proc/task_mmu.c PAGEMAP_SCAN (6.7). Struct and constants of include/uapi/linux/fs.h.
+struct PageRegion {
+  uint64_t start, end, categories;
+};
+constexpr uint64_t kPageIsWpAllowed = 1 << 0, kPageIsWritten = 1 << 1, kPageIsFile = 1 << 2, kPageIsPresent = 1 << 3,
+                   kPageIsSwapped = 1 << 4, kPageIsPfnzero = 1 << 5, kPageIsHuge = 1 << 6;
+struct ScanArgs {
+  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask,
+      category_anyof_mask, return_mask;
+};
+// ioctl(PAGEMAP_SCAN) on /proc/PID/pagemap; number of regions or -1 with errno (ENOTTY: kernel has none).
+long pagemap_scan(int pagemap_fd, ScanArgs& args);
+
+// rt_sigaction(2) as the kernel sees it.
+struct KernelSigaction {
+  uint64_t handler, flags, restorer, mask;
+};
+
+// include/uapi/linux/prctl.h struct prctl_mm_map, for PR_SET_MM_MAP.
+struct PrctlMmMap {
+  uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start,
+      env_end;
+  uint64_t auxv;
+  uint32_t auxv_size, exe_fd;
+};
+
+Result<void> setns(int fd, int type, std::string_view name);
+Result<void> unshare(unsigned long flags);
+// Copies memory of another process; both fail unless every byte was moved.
+Result<void> vm_read(pid_t pid, uint64_t from, void* to, size_t size);
+Result<void> vm_write(pid_t pid, uint64_t to, const void* from, size_t size);
+
+}  // namespace stasis::kernel

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one page that is injected into a task: a loop that executes an array of
+// system calls and ends in int3. Also where x86-64 keeps a system call's parts.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/kernel/ptrace.h"
+
+namespace stasis::kernel {
+
+// One entry of the array. The result is stored to *ret, an address in the task, so
+// that the result of one call can become an argument of a later one.
+struct RemoteCall {
+  uint64_t nr;
+  uint64_t args[6];
+  uint64_t ret;
+};
+static_assert(sizeof(RemoteCall) == 64);
+
+// The loop: rbx = next entry, r12 = how many. Its end depends on r13:
+// 0: int3, for tasks that die with the engine anyway (restore).
+// else: tkill(r13, r15), a signal that is ignored by default: a tracer sees it as a stop;
+//   if the tracer is gone the task goes on to rt_sigreturn(2) with the frame at r14, which
+//   puts back its own registers and mask. So a killed engine does not take the task with it.
+std::span<const uint8_t> runner_code();
+// Offsets from the start of the code: behind the int3, and behind the tkill.
+constexpr uint64_t kEndByTrap = 51, kEndBySignal = 64;
+constexpr uint64_t kRunnerSyscall = 27;  // the loop's own `syscall`
+
+struct RunnerEnd {
+  pid_t tid = 0;       // in the task's pid namespace; 0: end by int3
+  int signal = 0;
+  uint64_t frame = 0;  // address of a SignalFrame
+};
+// Sets up `regs` to run `count` entries at `calls` by the code at `code`.
+void aim_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count, const RunnerEnd& end);
+
+// The bytes that rt_sigreturn(2) expects at rsp to bring back these registers, mask and
+// NT_X86_XSTATE, when they lie at `address` (64-byte aligned). arch/x86/include/asm/sigframe.h.
+std::vector<uint8_t> signal_frame(const Regs& regs, uint64_t sigmask, const std::vector<uint8_t>& xstate, uint64_t address);
+// Sets up `regs` to make one system call at a `syscall` instruction.
+void aim_syscall(Regs& regs, uint64_t instruction, uint64_t nr, std::span<const uint64_t> args);
+
+// x86-64 `syscall`: 0f 05.
+constexpr uint8_t kSyscallInsn[2] = {0x0f, 0x05};
+
+// If the task was inside an interruptible system call, rewinds it so that it is made
+// again after restore, as the kernel's own restart would (arch/x86/kernel/signal.c).
+void rewind_interrupted_syscall(Regs& regs);
+
+}  // namespace stasis::kernel

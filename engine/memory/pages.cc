@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/memory/pages.h"
+
+#include <sys/mman.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+
+#include "engine/kernel/syscalls.h"
+
+namespace stasis::memory {
+namespace {
+
+using kernel::kPageSize;
+constexpr size_t kBuffer = 1u << 20;  // fits the second-level cache together with the target
+
+constexpr uint64_t kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61, kPresent = uint64_t{1} << 63;
+
+void add_page(std::vector<Run>& runs, uint64_t at) {
+  if (!runs.empty() && runs.back().end == at)
+    runs.back().end += kPageSize;
+  else
+    runs.push_back({at, at + kPageSize});
+}
+
+}  // namespace
+
+bool counts_as_contents(uint64_t word) { return (word & (kPresent | kSwapped)) != 0 && (word & kFilePage) == 0; }
+
+Result<PageFinder> PageFinder::open(const procfs::Procfs& proc, pid_t pid) {
+  PageFinder finder;
+  finder.pagemap_ = TRY(proc.open_file(pid, "pagemap", O_RDONLY));
+  return finder;
+}
+
+Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end) {
+  std::vector<Run> runs;
+  std::vector<kernel::PageRegion> regions(512);
+  for (uint64_t at = start; scan_ && at < end;) {
+    kernel::ScanArgs args{};
+    args.start = at;
+    args.end = end;
+    args.vec = reinterpret_cast<uint64_t>(regions.data());
+    args.vec_len = regions.size();
+    // (PRESENT or SWAPPED) and not PFNZERO and not FILE: inverted categories must be clear.
+    args.category_inverted = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+    args.category_mask = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+    args.category_anyof_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
+    args.return_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
+    const long n = kernel::pagemap_scan(pagemap_.get(), args);
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) {
+      scan_ = false;
+      break;
+    }
+    if (n < 0) return fail_sys("ioctl(PAGEMAP_SCAN)", cat("at ", hex(at)));
+    for (long i = 0; i < n; ++i) {
+      const auto& r = regions[static_cast<size_t>(i)];
+      // Present and swapped stretches are reported apart; one run serves both.
+      if (!runs.empty() && runs.back().end == r.start)
+        runs.back().end = r.end;
+      else
+        runs.push_back({r.start, r.end});
+    }
+    if (args.walk_end <= at) break;
+    at = args.walk_end;
+  }
+  if (scan_) return runs;
+  return find_by_pagemap(start, end);
+}
+
+Result<std::vector<Run>> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
+  std::vector<Run> runs;
+  std::vector<uint64_t> words(8192);
+  for (uint64_t at = start; at < end;) {
+    const size_t want = std::min<uint64_t>(words.size(), (end - at) / kPageSize);
+    const ssize_t n = ::pread(pagemap_.get(), words.data(), want * 8, static_cast<off_t>(at / kPageSize * 8));
+    if (n <= 0) return fail_sys("read /proc/PID/pagemap", cat("at ", hex(at)));
+    for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i, at += kPageSize)
+      if (counts_as_contents(words[i])) add_page(runs, at);
+  }
+  return runs;
+}
+
+Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::vector<Vma>& vmas,
+                             image::PagemapWriter& pagemap, image::RawFile& pages) {
+  PageStats stats;
+  auto finder = TRY(PageFinder::open(proc, pid));
+  Fd mem;
+  auto buffer = std::make_unique<uint8_t[]>(kBuffer);
+  for (const auto& vma : vmas) {
+    if (!vma.has_contents) continue;
+    const auto& e = vma.entry;
+    stats.scanned += (e.end() - e.start()) / kPageSize;
+    // The vDSO's pages are the kernel's own, which no scan shows; they are needed where the vDSO differs.
+    const auto runs = (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
+    for (const auto& run : runs) {
+      TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
+      stats.written += (run.end - run.start) / kPageSize;
+      for (uint64_t at = run.start; at < run.end;) {
+        const size_t size = std::min<uint64_t>(kBuffer, run.end - at);
+        if (vma.readable) {
+          TRY(kernel::vm_read(pid, at, buffer.get(), size));
+        } else {
+          // process_vm_readv respects PROT_NONE; a tracer's /proc/PID/mem does not.
+          if (!mem) mem = TRY(proc.open_file(pid, "mem", O_RDONLY));
+          if (::pread(mem.get(), buffer.get(), size, static_cast<off_t>(at)) != static_cast<ssize_t>(size))
+            return fail_sys("read /proc/PID/mem", cat("pid ", pid, " at ", hex(at)));
+        }
+        TRY(pages.append(buffer.get(), size));
+        at += size;
+      }
+    }
+  }
+  return stats;
+}
+
+}  // namespace stasis::memory

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/memory/vma.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "engine/kernel/syscalls.h"
+
+namespace stasis::memory {
+namespace {
+
+// VmFlags (fs/proc/task_mmu.c show_smap_vma_flags) that mean something we cannot rebuild yet.
+struct Refused {
+  const char* flag;
+  const char* what;
+};
+constexpr Refused kRefused[] = {
+    {"io", "device memory (VM_IO)"},
+    {"pf", "device memory (VM_PFNMAP)"},
+    {"ht", "huge TLB pages"},
+    {"um", "a range registered with userfaultfd"},
+    {"uw", "a range registered with userfaultfd"},
+    {"ui", "a range registered with userfaultfd"},
+    {"ss", "a shadow stack"},
+    {"sl", "a sealed mapping (mseal)"},
+    {"dp", "a droppable mapping (MAP_DROPPABLE)"},
+};
+
+// VmFlags that madvise(2) set, as CRIU's bit numbers: 1 << MADV_*.
+struct Advice {
+  const char* flag;
+  int madv;
+};
+constexpr Advice kAdvice[] = {{"dc", MADV_DONTFORK},  {"dd", MADV_DONTDUMP},   {"mg", MADV_MERGEABLE},
+                              {"hg", MADV_HUGEPAGE},  {"nh", MADV_NOHUGEPAGE}, {"wf", MADV_WIPEONFORK}};
+
+std::string describe(const procfs::Map& map) {
+  return cat(hex(map.start), "-", hex(map.end), map.name.empty() ? "" : " ", map.name);
+}
+
+bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
+
+// What kind it is, or why it cannot be carried over.
+std::optional<std::string> refuse(const procfs::Map& map) {
+  for (const auto& r : kRefused)
+    if (map.flag(r.flag)) return r.what;
+  if (map.name.starts_with("/SYSV")) return "System V shared memory";
+  if (map.name.starts_with("/memfd:")) return "a memfd mapping";
+  if (map.name.starts_with("/dev/zero") && map.shared) return "shared anonymous memory";
+  if (map.name.starts_with("/[aio]")) return "an AIO context";
+  if (map.name.starts_with("anon_inode:")) return map.name;
+  if (map.name.starts_with("socket:")) return "a packet socket ring";
+  if (map.inode == 0 && map.shared) return "shared anonymous memory";
+  if (map.inode != 0 && map.name.ends_with(" (deleted)")) return "a mapping of a deleted file";
+  if (map.inode != 0 && !map.name.starts_with("/")) return cat("a mapping of ", map.name);
+  if (map.inode == 0 && map.name.starts_with("[") && map.name != "[heap]" && map.name != "[stack]" &&
+      !map.name.starts_with("[anon:") && !map.name.starts_with("[stack:"))
+    return cat("a mapping of kind ", map.name);
+  return std::nullopt;
+}
+
+uint32_t status_of(const procfs::Map& map) {
+  if (map.name == "[vdso]") return kVmaRegular | kVmaVdso | kVmaAnonPrivate;
+  if (is_vvar(map.name)) return kVmaRegular | kVmaVvar | kVmaAnonPrivate;
+  if (map.inode != 0) return kVmaRegular | (map.shared ? kVmaFileShared : kVmaFilePrivate);
+  if (map.name == "[heap]") return kVmaRegular | kVmaHeap | kVmaAnonPrivate;
+  if (map.name == "[stack]" || map.flag("gd")) return kVmaRegular | kVmaStack | kVmaAnonPrivate;
+  return kVmaRegular | kVmaAnonPrivate;
+}
+
+}  // namespace
+
+std::vector<Vma> classify(const std::vector<procfs::Map>& maps, pid_t pid, std::vector<Error>& obstacles) {
+  std::vector<Vma> out;
+  for (const auto& map : maps) {
+    if (map.name == "[vsyscall]") continue;
+    const bool special = map.name == "[vdso]" || is_vvar(map.name);
+    if (auto why = special ? std::nullopt : refuse(map)) {
+      obstacles.push_back(Error(Code::kUnsupportedMemory, cat("pid ", pid, " maps ", *why, ": ", describe(map)))
+                              .about(cat("pid ", pid, " ", describe(map))));
+      continue;
+    }
+    Vma vma;
+    vma.map = map;
+    auto& e = vma.entry;
+    e.set_start(map.start);
+    e.set_end(map.end);
+    e.set_status(status_of(map));
+    vma.file_backed = (e.status() & (kVmaFilePrivate | kVmaFileShared)) != 0;
+    e.set_pgoff(vma.file_backed ? map.offset : 0);
+    e.set_shmid(0);
+    e.set_prot((map.read ? PROT_READ : 0) | (map.write ? PROT_WRITE : 0) | (map.exec ? PROT_EXEC : 0));
+    uint32_t flags = map.shared ? MAP_SHARED : MAP_PRIVATE;
+    if (!vma.file_backed) flags |= MAP_ANONYMOUS;
+    if (map.flag("gd")) flags |= MAP_GROWSDOWN;
+    if (map.flag("lo")) flags |= MAP_LOCKED;
+    if (map.flag("nr")) flags |= MAP_NORESERVE;
+    e.set_flags(flags);
+    e.set_fd(-1);
+    uint64_t advice = 0;
+    if (!special)
+      for (const auto& a : kAdvice)
+        if (map.flag(a.flag)) advice |= uint64_t{1} << a.madv;
+    if (advice) e.set_madv(advice);
+    vma.readable = map.read;
+    vma.has_contents = !map.shared && !is_vvar(map.name);
+    out.push_back(std::move(vma));
+  }
+  return out;
+}
+
+Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {
+  uint64_t last = 0;
+  for (const auto& e : mm.vmas()) {
+    auto bad = [&](const char* why) {
+      return fail(Error(Code::kImageCorrupt, cat(image_name, ": mapping ", hex(e.start()), "-", hex(e.end()), " ", why))
+                      .about(image_name));
+    };
+    if (e.start() % kernel::kPageSize || e.end() % kernel::kPageSize) return bad("is not page-aligned");
+    if (e.start() >= e.end() || e.start() < last) return bad("is out of order");
+    if (e.status() & kVmaVsyscall) continue;
+    if (e.end() > kTaskSize) return bad("lies outside user space");
+    last = e.end();
+    if (e.status() & (kVmaAnonShared | kVmaSysvipc | kVmaSocket | kVmaAioring))
+      return fail(Error(Code::kUnsupportedMemory, cat(image_name, ": shared anonymous memory at ", hex(e.start()),
+                                                      " cannot be restored yet"))
+                      .about(image_name));
+    if (!(e.status() & (kVmaFilePrivate | kVmaFileShared | kVmaAnonPrivate | kVmaVdso | kVmaVvar)))
+      return bad("is of an unknown kind");
+    if (e.prot() & ~uint32_t{PROT_READ | PROT_WRITE | PROT_EXEC}) return bad("has an unknown protection");
+  }
+  return {};
+}
+
+int fill_protection(const pb::vma_entry& entry) {
+  const bool is_private = !(entry.status() & kVmaFileShared);
+  return static_cast<int>(entry.prot()) | (is_private ? PROT_READ | PROT_WRITE : 0);
+}
+
+bool is_file_backed(const pb::vma_entry& entry) { return (entry.status() & (kVmaFilePrivate | kVmaFileShared)) != 0; }
+bool is_vdso_group(const pb::vma_entry& entry) { return (entry.status() & (kVmaVdso | kVmaVvar)) != 0; }
+
+std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size) {
+  constexpr uint64_t kAlign = 2u << 20, kFirst = uint64_t{1} << 32;
+  std::sort(taken.begin(), taken.end());
+  uint64_t at = kFirst;
+  for (const auto& [start, end] : taken) {
+    if (start >= at + size + kernel::kPageSize) break;
+    if (end > at) at = (end + kAlign) & ~(kAlign - 1);  // at least a page away, so that no stack grows into it
+  }
+  // A growing stack may come down on what lies below it: stay far from the top of user space.
+  if (at + size > kTaskSize - (uint64_t{1} << 36)) return std::nullopt;
+  return at;
+}
+
+}  // namespace stasis::memory

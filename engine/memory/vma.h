@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kinds of memory mappings: what a line of /proc/PID/smaps means for the image, and how
+// a vma_entry is mapped again. Status bits are CRIU's VMA_AREA_* (crit shows them).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/procfs/procfs.h"
+#include "proto/mm.pb.h"
+
+namespace stasis::memory {
+
+constexpr uint32_t kVmaRegular = 1 << 0, kVmaStack = 1 << 1, kVmaVsyscall = 1 << 2, kVmaVdso = 1 << 3,
+                   kVmaHeap = 1 << 5, kVmaFilePrivate = 1 << 6, kVmaFileShared = 1 << 7, kVmaAnonShared = 1 << 8,
+                   kVmaAnonPrivate = 1 << 9, kVmaSysvipc = 1 << 10, kVmaSocket = 1 << 11, kVmaVvar = 1 << 12,
+                   kVmaAioring = 1 << 13;
+
+// One mapping as it goes to the image. `file_backed`: shmid has to become a file id.
+struct Vma {
+  pb::vma_entry entry;
+  bool file_backed = false;
+  bool readable = true;      // false: contents only through /proc/PID/mem
+  bool has_contents = false; // private, or vDSO: pages are looked for
+  procfs::Map map;
+};
+
+// The mappings of a task. Errors, one per mapping of a kind that cannot be carried over,
+// go to `obstacles`. [vsyscall] is not a mapping of the task and is left out.
+std::vector<Vma> classify(const std::vector<procfs::Map>& maps, pid_t pid, std::vector<Error>& obstacles);
+
+// Checks of a vma_entry from an image: page-aligned, in user space, ordered, known bits.
+Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name);
+
+// mmap(2) arguments of an entry: protection while it is filled, and flags without MAP_FIXED.
+int fill_protection(const pb::vma_entry& entry);
+bool is_file_backed(const pb::vma_entry& entry);
+bool is_vdso_group(const pb::vma_entry& entry);  // [vdso] and every [vvar*]
+
+// The lowest 2 MiB-aligned address range of `size` bytes that no mapping of `taken` covers.
+std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size);
+
+constexpr uint64_t kTaskSize = 0x7ffffffff000;  // arch/x86: TASK_SIZE_MAX, 4-level paging
+
+}  // namespace stasis::memory

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// ipc_namespaces(7): the limits of System V IPC and POSIX message queues -> ipcns-var-ID.img.
+// Objects themselves are refused for now.
+#include "engine/base/io.h"
+#include "engine/namespaces/namespaces.h"
+#include "proto/namespaces.pb.h"
+
+namespace stasis::namespaces {
+namespace {
+
+using Var = pb::ipc_var_entry;
+
+// /proc/sys shows and sets the values of the reader's ipc namespace.
+template <class Int>
+Result<Int> read_number(const std::string& file) {
+  const std::string text = TRY(read_file_at(AT_FDCWD, "/proc/sys/" + file));
+  const auto value = parse_int<Int>(trim(text));
+  if (!value) return fail(Code::kInternal, cat("/proc/sys/", file, " is not a number: ", trim(text)));
+  return *value;
+}
+
+struct Number32 {
+  const char* file;
+  uint32_t (Var::*get)() const;
+  void (Var::*set)(uint32_t);
+  bool optional;  // newer kernels may refuse or lack it
+};
+const Number32 kNumbers[] = {
+    {"kernel/msgmax", &Var::msg_ctlmax, &Var::set_msg_ctlmax, false},
+    {"kernel/msgmnb", &Var::msg_ctlmnb, &Var::set_msg_ctlmnb, false},
+    {"kernel/msgmni", &Var::msg_ctlmni, &Var::set_msg_ctlmni, false},
+    {"kernel/auto_msgmni", &Var::auto_msgmni, &Var::set_auto_msgmni, true},
+    {"kernel/shmmni", &Var::shm_ctlmni, &Var::set_shm_ctlmni, false},
+    {"kernel/shm_rmid_forced", &Var::shm_rmid_forced, &Var::set_shm_rmid_forced, false},
+    {"fs/mqueue/queues_max", &Var::mq_queues_max, &Var::set_mq_queues_max, true},
+    {"fs/mqueue/msg_max", &Var::mq_msg_max, &Var::set_mq_msg_max, true},
+    {"fs/mqueue/msgsize_max", &Var::mq_msgsize_max, &Var::set_mq_msgsize_max, true},
+    {"fs/mqueue/msg_default", &Var::mq_msg_default, &Var::set_mq_msg_default, true},
+    {"fs/mqueue/msgsize_default", &Var::mq_msgsize_default, &Var::set_mq_msgsize_default, true},
+};
+
+// Writes only what differs: a container restored without CAP_SYS_RESOURCE keeps the defaults anyway.
+Result<void> set_text(const std::string& file, const std::string& value, bool optional) {
+  const auto now = read_file_at(AT_FDCWD, "/proc/sys/" + file);
+  if (now && fields(trim(*now)) == fields(value)) return {};
+  auto written = write_file_at(AT_FDCWD, "/proc/sys/" + file, value);
+  if (written || !optional) return written;
+  log::warning("/proc/sys/", file, " cannot be set to ", value, ": ", written.error().message(), ", ignoring");
+  return {};
+}
+
+}  // namespace
+
+void find_ipc_obstacles(std::vector<Error>& obstacles) {
+  for (auto [file, what] : {std::pair{"shm", "System V shared memory"}, {"sem", "a System V semaphore set"}, {"msg", "a System V message queue"}}) {
+    const auto text = read_file_at(AT_FDCWD, cat("/proc/sysvipc/", file));
+    if (!text) continue;  // a kernel without System V IPC
+    const auto rows = lines(*text);
+    for (size_t i = 1; i < rows.size(); ++i) {
+      const auto f = fields(rows[i]);
+      const std::string id(f.size() > 1 ? f[1] : "?");
+      obstacles.push_back(Error(Code::kUnsupported, cat("the container has ", what, ", id ", id)).about(cat(file, " ", id)));
+    }
+  }
+}
+
+Result<void> dump_ipc(uint32_t id, image::Writer& images) {
+  std::vector<Error> obstacles;
+  find_ipc_obstacles(obstacles);
+  if (!obstacles.empty()) return fail(std::move(obstacles.front()));
+  Var var;
+  for (const auto& n : kNumbers) {
+    auto value = read_number<uint32_t>(n.file);
+    if (value)
+      (var.*n.set)(*value);
+    else if (n.optional)
+      (var.*n.set)(0);
+    else
+      return fail(std::move(value).error());
+  }
+  for (auto field : fields(trim(TRY(read_file_at(AT_FDCWD, "/proc/sys/kernel/sem")))))
+    var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
+  var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
+  var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));
+  return images.put(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img"), var);
+}
+
+Result<void> restore_ipc(uint32_t id, const image::Reader& images) {
+  for (const char* kind : {"shm", "msg", "sem"})
+    if (const std::string name = cat("ipcns-", kind, "-", id, ".img"); images.exists(name))
+      if (auto fd = images.open_raw(name); fd && TRY(read_all(fd->get())).size() > 8)
+        return fail(Error(Code::kUnsupported, cat(name, ": System V IPC objects cannot be restored yet")).about(name));
+  const auto var = TRY(images.read<Var>(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img")));
+  std::string sem;
+  for (uint32_t v : var.sem_ctls()) sem += cat(sem.empty() ? "" : " ", v);
+  TRY(set_text("kernel/sem", sem, false));
+  TRY(set_text("kernel/shmmax", cat(var.shm_ctlmax()), false));
+  TRY(set_text("kernel/shmall", cat(var.shm_ctlall()), false));
+  for (const auto& n : kNumbers)
+    if ((var.*n.get)() != 0 || !n.optional) TRY(set_text(n.file, cat((var.*n.get)()), n.optional));
+  return {};
+}
+
+}  // namespace stasis::namespaces

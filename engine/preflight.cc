@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/preflight.h"
+
+#include <algorithm>
+
+#include "engine/engine.h"
+#include "engine/files/collect.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/memory/vma.h"
+#include "engine/namespaces/namespaces.h"
+#include "mounts/dump.h"
+
+namespace stasis {
+namespace {
+
+Error unsupported(const tasks::Process& p, std::string what) {
+  return Error(Code::kUnsupported, cat("pid ", p.pid, " (", p.stat.comm, ") ", what)).about(cat("pid ", p.pid));
+}
+
+bool differ(pid_t a, pid_t b, kernel::Kcmp what) { return kernel::kcmp(a, b, what) > 0; }
+bool same(pid_t a, pid_t b, kernel::Kcmp what) { return kernel::kcmp(a, b, what) == 0; }
+
+// One process, one file table, one fs_struct: what clone(2) flags can mix otherwise is refused.
+void check_sharing(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
+                   std::vector<Error>& obstacles) {
+  if (const auto tids = proc.threads(p.pid))
+    for (pid_t tid : *tids) {
+      if (tid == p.pid) continue;
+      if (differ(p.pid, tid, kernel::Kcmp::kFiles)) obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
+      if (differ(p.pid, tid, kernel::Kcmp::kFs)) obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
+    }
+  for (const auto& other : tree) {
+    if (other.pid >= p.pid || other.zombie) continue;
+    if (same(p.pid, other.pid, kernel::Kcmp::kVm)) obstacles.push_back(unsupported(p, cat("shares its memory with pid ", other.pid)));
+    if (same(p.pid, other.pid, kernel::Kcmp::kFiles)) obstacles.push_back(unsupported(p, cat("shares its file table with pid ", other.pid)));
+    if (same(p.pid, other.pid, kernel::Kcmp::kFs)) obstacles.push_back(unsupported(p, cat("shares its root and cwd with pid ", other.pid)));
+  }
+}
+
+// A session or group whose leader lives outside cannot be joined again after restore.
+void check_session(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
+                   const Options& options, std::vector<Error>& obstacles) {
+  if (options.shell_job) return;
+  auto in_tree = [&](pid_t npid) { return std::any_of(tree.begin(), tree.end(), [&](const auto& q) { return q.npid == npid; }); };
+  auto lives_outside = [&](pid_t npid) {
+    if (npid == 0) return true;
+    if (in_tree(npid)) return false;
+    // Only where the container shares our pid namespace can the number be somebody else's.
+    return p.pid == p.npid && proc.stat(npid).has_value();
+  };
+  if (lives_outside(p.nsid)) obstacles.push_back(unsupported(p, cat("belongs to session ", p.nsid, " of a process outside; --shell-job allows it")));
+  else if (lives_outside(p.npgid)) obstacles.push_back(unsupported(p, cat("belongs to process group ", p.npgid, " of a process outside; --shell-job allows it")));
+}
+
+}  // namespace
+
+void check_process(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
+                   const Options& options, std::vector<Error>& obstacles) {
+  check_session(proc, p, tree, options, obstacles);
+  if (p.zombie) {
+    const auto threads = proc.threads(p.pid);
+    if (threads && threads->size() > 1) obstacles.push_back(unsupported(p, "has exited while threads of it live on"));
+    return;
+  }
+  if (const auto timers = proc.text(p.pid, "timers"); timers && !timers->empty())
+    obstacles.push_back(unsupported(p, "has POSIX timers (timer_create)"));
+  check_sharing(proc, p, tree, obstacles);
+}
+
+Result<std::vector<Error>> find_obstacles(const Options& options) {
+  std::vector<Error> obstacles;
+  const auto proc = TRY(procfs::Procfs::open());
+  auto tree = tasks::find_tree(proc, options.pid);
+  if (!tree && tree.error().code() == Code::kTaskGone)
+    return fail(Error(Code::kTaskGone, cat("there is no process ", options.pid)).about(cat("pid ", options.pid)));
+  const auto processes = TRY(std::move(tree));
+  std::vector<pid_t> others;
+  for (const auto& p : processes)
+    if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
+  const auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
+  // Another user namespace would make every further look fail for reasons of its own.
+  if (owned.flags & CLONE_NEWUSER) return obstacles;
+
+  files::DumpEnv env{.options = options, .proc = proc, .root_pid = options.pid};
+  std::optional<mounts::Table> table;
+  if (owned.flags & CLONE_NEWNS) {
+    table = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
+    env.mounts = &*table;
+    for (auto& e : mounts::check(*table, options, TRY(mounts::Table::read(proc.fd(), "self")), static_cast<uint32_t>(owned.flags)))
+      obstacles.push_back(std::move(e));
+  }
+  env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
+  for (const auto& p : processes) env.pids.insert(p.pid);
+  for (const auto& p : processes) {
+    if (!p.zombie && p.status.tracer_pid != 0)
+      obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid)).about(cat("pid ", p.pid)));
+    check_process(proc, p, processes, options, obstacles);
+    if (p.zombie) continue;
+    auto pidfd = kernel::pidfd_open(p.pid);
+    if (!pidfd) continue;  // ended meanwhile
+    files::find_obstacles(env, p.pid, pidfd->get(), obstacles);
+    if (const auto maps = proc.smaps(p.pid)) (void)memory::classify(*maps, p.pid, obstacles);
+    if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
+  }
+  // A process that ended during the look is no obstacle.
+  std::erase_if(obstacles, [](const Error& e) { return e.code() == Code::kTaskGone; });
+  return obstacles;
+}
+
+}  // namespace stasis

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of one process that need nothing to be stopped, used before the freeze for all
+// obstacles and after it for what has changed since.
+#pragma once
+
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/options.h"
+#include "engine/procfs/procfs.h"
+#include "engine/tasks/frozen_tree.h"
+
+namespace stasis {
+
+// State, sessions, sharing between processes and threads, timers.
+void check_process(const procfs::Procfs& proc, const tasks::Process& process, const std::vector<tasks::Process>& tree,
+                   const Options& options, std::vector<Error>& obstacles);
+
+}  // namespace stasis

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/remote/runner.h"
+
+#include <elf.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "engine/base/io.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/procfs/procfs.h"
+
+namespace stasis::remote {
+namespace {
+
+constexpr size_t kDumpArena = 256 * 1024;
+constexpr size_t kFrameSpace = 36 * 1024;  // for the signal frame, at the end of the arena
+constexpr uint64_t kAllButTrap = ~(uint64_t{1} << (SIGTRAP - 1));
+
+std::string pid_name(pid_t tid) { return cat("pid ", tid); }
+
+std::string call_error(int64_t result) {
+  const char* text = strerrordesc_np(static_cast<int>(-result));
+  return text ? text : cat("error ", -result);
+}
+
+// Waits for the stop that ends a batch or a syscall, passing by group-stop notifications.
+Result<kernel::Stop> next_stop(pid_t tid, bool to_syscall) {
+  while (true) {
+    auto stop = TRY(kernel::wait_stop(tid));
+    if (stop.kind == kernel::Stop::Kind::kExited)
+      return fail(Error(Code::kTaskGone, cat("pid ", tid, " died while it was driven")).about(pid_name(tid)));
+    if (!stop.event_stop()) return stop;
+    // SIGCONT or a stop signal elsewhere in the group re-traps us; go on.
+    TRY(to_syscall ? kernel::cont_to_syscall(tid) : kernel::cont(tid));
+  }
+}
+
+}  // namespace
+
+Result<void> to_event_stop(pid_t tid) {
+  TRY(kernel::interrupt(tid));
+  TRY(kernel::cont(tid));
+  while (true) {
+    const auto stop = TRY(kernel::wait_stop(tid));
+    if (stop.kind == kernel::Stop::Kind::kExited)
+      return fail(Error(Code::kTaskGone, cat("pid ", tid, " died")).about(pid_name(tid)));
+    if (stop.event_stop()) return {};
+    TRY(kernel::cont(tid));
+  }
+}
+
+Result<int64_t> classic_syscall(pid_t tid, uint64_t instruction, long nr, std::span<const uint64_t> args) {
+  auto regs = TRY(kernel::get_regs(tid));
+  kernel::aim_syscall(regs, instruction, static_cast<uint64_t>(nr), args);
+  TRY(kernel::set_regs(tid, regs));
+  for (int stops = 0; stops < 2; ++stops) {
+    TRY(kernel::cont_to_syscall(tid));
+    const auto stop = TRY(next_stop(tid, true));
+    if (stop.kind != kernel::Stop::Kind::kSyscall)
+      return fail(Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " in a remote system call"))
+                      .about(pid_name(tid)));
+  }
+  return static_cast<int64_t>(TRY(kernel::get_regs(tid)).rax);
+}
+
+Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
+  uint8_t code[2] = {};
+  if (static_cast<int64_t>(regs.orig_rax) >= 0 && kernel::vm_read(tid, regs.rip - 2, code, 2) &&
+      std::memcmp(code, kernel::kSyscallInsn, 2) == 0)
+    return regs.rip - 2;
+  auto proc = TRY(procfs::Procfs::open());
+  const auto maps = TRY(procfs::parse_smaps(TRY(proc.text(tid, "maps"))));
+  // The vDSO always holds one (the fallback of clock_gettime); otherwise any text will do.
+  for (const bool vdso_only : {true, false}) {
+    for (const auto& map : maps) {
+      if (!map.exec || !map.read || map.name == "[vsyscall]" || (vdso_only && map.name != "[vdso]")) continue;
+      std::vector<uint8_t> text(std::min<uint64_t>(map.size(), 4u << 20));
+      if (!kernel::vm_read(tid, map.start, text.data(), text.size())) continue;
+      for (size_t i = 0; i + 1 < text.size(); ++i)
+        if (std::memcmp(&text[i], kernel::kSyscallInsn, 2) == 0) return map.start + i;
+    }
+  }
+  return fail(Error(Code::kUnsupportedMemory, cat("pid ", tid, " has no syscall instruction in its memory")).about(pid_name(tid)));
+}
+
+Result<Runner> Runner::infect(pid_t pid) {
+  const auto regs = TRY(kernel::get_regs(pid));
+  const uint64_t mask = TRY(kernel::get_sigmask(pid));
+  const uint64_t insn = TRY(find_syscall_instruction(pid, regs));
+  auto map = [&](size_t size, int prot) -> Result<uint64_t> {
+    const uint64_t args[] = {0, size, static_cast<uint64_t>(prot), MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
+    const int64_t at = TRY(classic_syscall(pid, insn, __NR_mmap, args));
+    if (at < 0 && at >= -4095) {
+      errno = static_cast<int>(-at);
+      return fail_sys("mmap of the runner in", pid_name(pid));
+    }
+    return static_cast<uint64_t>(at);
+  };
+  // Signals wait until we are out again; a batch has the same protection.
+  TRY(kernel::set_sigmask(pid, kAllButTrap));
+  // Code is mapped r-x and written through /proc/PID/mem, so that a task under
+  // PR_SET_MDWE, which may never have writable code, can be driven too.
+  auto code = map(kernel::kPageSize, PROT_READ | PROT_EXEC);
+  auto arena = code ? map(kDumpArena, PROT_READ | PROT_WRITE) : Result<uint64_t>(0);
+  TRY(to_event_stop(pid));
+  TRY(kernel::set_regs(pid, regs));
+  TRY(kernel::set_sigmask(pid, mask));
+  Runner runner(pid, TRY(std::move(code)), TRY(std::move(arena)), kDumpArena, nullptr);
+  runner.infected_ = true;
+  auto proc = TRY(procfs::Procfs::open());
+  Fd mem = TRY(proc.open_file(pid, "mem", O_RDWR));
+  const auto text = kernel::runner_code();
+  if (::pwrite(mem.get(), text.data(), text.size(), static_cast<off_t>(runner.code_)) != static_cast<ssize_t>(text.size()))
+    return fail_sys("write the runner to /proc/PID/mem of", pid_name(pid));
+  return runner;
+}
+
+Result<void> Runner::cure() {
+  const auto regs = TRY(kernel::get_regs(pid_));
+  const uint64_t mask = TRY(kernel::get_sigmask(pid_));
+  TRY(kernel::set_sigmask(pid_, kAllButTrap));
+  // The runner's own `syscall` unmaps even its own page: the stop comes before the next instruction.
+  const uint64_t insn = code_ + kernel::kRunnerSyscall;
+  Result<void> result;
+  for (auto [at, size] : {std::pair{arena_, size_}, std::pair{code_, size_t{kernel::kPageSize}}}) {
+    const uint64_t args[] = {at, size};
+    const int64_t r = TRY(classic_syscall(pid_, insn, __NR_munmap, args));
+    if (r != 0 && result) result = fail(Code::kInternal, cat("pid ", pid_, ": munmap of the runner: ", call_error(r)));
+  }
+  TRY(to_event_stop(pid_));
+  TRY(kernel::set_regs(pid_, regs));
+  TRY(kernel::set_sigmask(pid_, mask));
+  return result;
+}
+
+// Remembers the thread's own state, and lays out what brings it back without us.
+Result<void> Runner::prepare_end(pid_t tid) {
+  saved_ = Saved{};
+  saved_.regs = TRY(kernel::get_regs(tid));
+  saved_.mask = TRY(kernel::get_sigmask(tid));
+  auto proc = TRY(procfs::Procfs::open());
+  const auto status = TRY(proc.status(tid));
+  const uint64_t pending = status.sig_pending | status.shared_pending;
+  for (int signal : {SIGURG, SIGWINCH, SIGCHLD}) {
+    if (pending >> (signal - 1) & 1) continue;
+    kernel::Regs back = saved_.regs;
+    kernel::rewind_interrupted_syscall(back);
+    const uint64_t at = arena_ + size_ - kFrameSpace;
+    const auto frame = kernel::signal_frame(back, saved_.mask, TRY(kernel::get_xstate(tid)), at);
+    if (frame.size() > kFrameSpace) break;
+    TRY(kernel::vm_write(pid_, at, frame.data(), frame.size()));
+    saved_.end = {status.ns_pid.empty() ? tid : status.ns_pid.back(), signal, at};
+    break;
+  }
+  const uint64_t open = saved_.end.tid ? saved_.end.signal : SIGTRAP;
+  return kernel::set_sigmask(tid, ~(uint64_t{1} << (open - 1)));
+}
+
+// Waits for the end of the batch and tells it from anything else that may stop the thread.
+Result<void> Runner::wait_end(pid_t tid) {
+  while (true) {
+    const auto stop = TRY(next_stop(tid, false));
+    const auto regs = TRY(kernel::get_regs(tid));
+    if (stop.kind == kernel::Stop::Kind::kSignal && saved_.end.tid == 0 && stop.signal == SIGTRAP &&
+        regs.rip == code_ + kernel::kEndByTrap)
+      return {};
+    if (stop.kind == kernel::Stop::Kind::kSignal && saved_.end.tid != 0 && stop.signal == saved_.end.signal) {
+      if (regs.rip == code_ + kernel::kEndBySignal) return {};
+      // Somebody outside sent the same signal: it is sent on when the thread is itself again.
+      saved_.foreign_signal = true;
+      TRY(kernel::cont(tid));
+      continue;
+    }
+    return fail(Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " at ", hex(regs.rip),
+                                           " instead of the end of a batch"))
+                    .about(pid_name(tid)));
+  }
+}
+
+Result<void> Runner::start(Batch& batch, pid_t tid) {
+  // Layout: results, calls, data.
+  const size_t n = batch.calls_.size();
+  const size_t calls_at = (n * 8 + 63) & ~size_t{63};
+  const size_t data_at = calls_at + n * sizeof(kernel::RemoteCall);
+  if (data_at + batch.data_.size() > size_ - kFrameSpace)
+    return fail(Code::kInternal, cat("a batch of ", n, " calls does not fit the arena"));
+  auto value = [&](const Batch::Arg& a) {
+    switch (a.kind) {
+      case Batch::Arg::Kind::kData: return arena_ + data_at + a.value;
+      default: return a.value;
+    }
+  };
+  std::vector<kernel::RemoteCall> calls(n);
+  for (size_t i = 0; i < n; ++i) {
+    calls[i].nr = batch.calls_[i].nr;
+    calls[i].ret = arena_ + i * 8;
+    for (int k = 0; k < 6; ++k) calls[i].args[k] = value(batch.calls_[i].args[k]);
+  }
+  // A result that feeds a later argument is stored straight into that argument; it is
+  // found there again afterwards.
+  for (size_t i = 0; i < n; ++i)
+    for (int k = 0; k < 6; ++k)
+      if (const auto& a = batch.calls_[i].args[k]; a.kind == Batch::Arg::Kind::kResultOf)
+        calls[a.value].ret = arena_ + calls_at + i * sizeof(kernel::RemoteCall) + 8 + static_cast<size_t>(k) * 8;
+  for (const auto& p : batch.pointers_) {
+    const uint64_t address = arena_ + data_at + p.of;
+    std::memcpy(batch.data_.data() + p.at, &address, 8);
+  }
+  std::vector<uint8_t> image(data_at + batch.data_.size());
+  std::memcpy(image.data() + calls_at, calls.data(), n * sizeof(kernel::RemoteCall));
+  if (!batch.data_.empty()) std::memcpy(image.data() + data_at, batch.data_.data(), batch.data_.size());
+  if (local_)
+    std::memcpy(local_, image.data(), image.size());
+  else
+    TRY(kernel::vm_write(pid_, arena_, image.data(), image.size()));
+  if (infected_) TRY(prepare_end(tid));
+  auto regs = TRY(kernel::get_regs(tid));
+  kernel::aim_runner(regs, code_, arena_ + calls_at, n, saved_.end);
+  TRY(kernel::set_regs(tid, regs));
+  return kernel::cont(tid);
+}
+
+Result<void> Runner::finish(Batch& batch, pid_t tid) {
+  const size_t n = batch.calls_.size();
+  TRY(wait_end(tid));
+  if (infected_) {
+    TRY(kernel::set_regs(tid, saved_.regs));
+    TRY(kernel::set_sigmask(tid, saved_.mask));
+    if (saved_.foreign_signal) ::kill(pid_, saved_.end.signal);
+  }
+  const size_t calls_at = (n * 8 + 63) & ~size_t{63};
+  const size_t data_at = calls_at + n * sizeof(kernel::RemoteCall);
+  std::vector<uint8_t> image(data_at + batch.data_.size());
+  if (local_)
+    std::memcpy(image.data(), local_, image.size());
+  else
+    TRY(kernel::vm_read(pid_, arena_, image.data(), image.size()));
+  batch.results_.resize(n);
+  std::memcpy(batch.results_.data(), image.data(), n * 8);
+  for (size_t i = 0; i < n; ++i)
+    for (int k = 0; k < 6; ++k)
+      if (const auto& a = batch.calls_[i].args[k]; a.kind == Batch::Arg::Kind::kResultOf)
+        std::memcpy(&batch.results_[a.value],
+                    image.data() + calls_at + i * sizeof(kernel::RemoteCall) + 8 + static_cast<size_t>(k) * 8, 8);
+  if (!batch.data_.empty()) std::memcpy(batch.data_.data(), image.data() + data_at, batch.data_.size());
+  return {};
+}
+
+Result<void> Runner::run(Batch& batch, pid_t tid) {
+  if (batch.empty()) return {};
+  TRY(start(batch, tid));
+  return finish(batch, tid);
+}
+
+Result<void> Runner::check(const Batch& batch, pid_t tid) const {
+  for (size_t i = 0; i < batch.calls_.size(); ++i)
+    if (!batch.calls_[i].what.empty() && batch.failed(i)) {
+      errno = static_cast<int>(-batch.result(i));
+      return fail(Error::sys(batch.calls_[i].what, cat("in pid ", tid)).about(pid_name(tid)));
+    }
+  return {};
+}
+
+Result<void> Runner::finish_checked(Batch& batch, pid_t tid) {
+  TRY(finish(batch, tid));
+  return check(batch, tid);
+}
+
+Result<void> Runner::run_checked(Batch& batch, pid_t tid) {
+  TRY(run(batch, tid));
+  return check(batch, tid);
+}
+
+}  // namespace stasis::remote

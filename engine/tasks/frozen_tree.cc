@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tasks/frozen_tree.h"
+
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "engine/kernel/syscalls.h"
+
+namespace stasis::tasks {
+namespace {
+
+Result<Process> describe(const procfs::Procfs& proc, pid_t pid, pid_t parent) {
+  Process p;
+  p.pid = pid;
+  p.parent = parent;
+  p.stat = TRY(proc.stat(pid));
+  p.status = TRY(proc.status(pid));
+  p.zombie = p.stat.state == 'Z' || p.stat.state == 'X';
+  if (p.status.ns_pid.empty() || p.status.ns_pgid.empty() || p.status.ns_sid.empty())
+    return fail(Code::kKernelFeature, "/proc/PID/status has no NSpid line");
+  p.npid = p.status.ns_pid.back();
+  p.npgid = p.status.ns_pgid.back();
+  p.nsid = p.status.ns_sid.back();
+  return p;
+}
+
+// Walks children; a process that ends meanwhile is skipped, its orphans turn up elsewhere.
+Result<void> walk(const procfs::Procfs& proc, pid_t pid, pid_t parent, std::vector<Process>& out, bool is_root) {
+  auto process = describe(proc, pid, parent);
+  if (!process && !is_root && process.error().code() == Code::kTaskGone) return {};
+  out.push_back(TRY(std::move(process)));
+  if (out.back().zombie) return {};
+  auto children = proc.children(pid);
+  if (!children && children.error().code() == Code::kTaskGone && !is_root) return {};
+  for (pid_t child : TRY(std::move(children))) TRY(walk(proc, child, pid, out, false));
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
+  std::vector<Process> out;
+  TRY(walk(proc, root, 0, out, true));
+  if (out.front().zombie)
+    return fail(Error(Code::kTaskGone, cat("pid ", root, " is a zombie")).about(cat("pid ", root)));
+  const auto root_ns = TRY(proc.ns(root, "pid"));
+  const auto own_ns = TRY(proc.ns(::getpid(), "pid"));
+  if (root_ns == own_ns) return out;
+  // The whole pid namespace dies with its init, so whoever else is in it belongs to the container.
+  std::set<pid_t> known;
+  for (const auto& p : out) known.insert(p.pid);
+  for (pid_t pid : TRY(proc.processes())) {
+    if (known.contains(pid)) continue;
+    const auto ns = proc.ns(pid, "pid");
+    if (!ns || !(*ns == root_ns)) continue;
+    const auto stat = proc.stat(pid);
+    if (!stat || known.contains(stat->ppid)) continue;  // born since the walk; the next round finds it
+    const auto parent_ns = proc.ns(stat->ppid, "pid");
+    if (parent_ns && *parent_ns == root_ns) continue;
+    const size_t first = out.size();
+    TRY(walk(proc, pid, 0, out, false));
+    for (size_t i = first; i < out.size(); ++i) known.insert(out[i].pid);
+  }
+  return out;
+}
+
+Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, pid_t root) {
+  bool news = false;
+  for (auto& process : TRY(find_tree(proc, root))) {
+    if (process.zombie) continue;
+    auto tids = proc.threads(process.pid);
+    if (!tids) continue;
+    for (pid_t tid : *tids) {
+      if (seen.contains(tid)) continue;
+      auto seized = kernel::seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
+      if (!seized) {
+        const auto stat = proc.thread_stat(process.pid, tid);
+        if (!stat || stat->state == 'Z' || stat->state == 'X') continue;  // ended meanwhile
+        const auto status = proc.thread_status(process.pid, tid);
+        if (status && status->tracer_pid != 0)
+          return fail(std::move(seized).error().context(cat("traced by pid ", status->tracer_pid)));
+        return fail(std::move(seized).error().with_code(Code::kPermission));
+      }
+      seen[tid] = true;
+      pending_.push_back(tid);
+      attached_.insert(tid);
+      TRY(kernel::interrupt(tid));
+      news = true;
+    }
+  }
+  return news;
+}
+
+Result<void> FrozenTree::collect_stops(int timeout_ms) {
+  while (!pending_.empty()) {
+    const pid_t tid = pending_.back();
+    auto stop = TRY(kernel::wait_stop(tid, timeout_ms));
+    if (stop.kind == kernel::Stop::Kind::kExited) {
+      pending_.pop_back();
+      attached_.erase(tid);
+      continue;
+    }
+    // A signal that arrived first is put back by continuing with it: the INTERRUPT is still pending.
+    if (!stop.event_stop()) {
+      TRY(kernel::cont(tid, stop.kind == kernel::Stop::Kind::kSignal ? stop.signal : 0));
+      continue;
+    }
+    pending_.pop_back();
+  }
+  return {};
+}
+
+Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options& options) {
+  FrozenTree tree;
+  const int timeout_ms = options.timeout_seconds ? static_cast<int>(options.timeout_seconds) * 1000 : -1;
+  if (!options.freeze_cgroup.empty()) {
+    tree.freezer_.emplace(TRY(cgroups::Freezer::open(options.freeze_cgroup)));
+    TRY(tree.freezer_->freeze(timeout_ms));
+  }
+  std::map<pid_t, bool> seen;
+  std::set<pid_t> stopped_by;
+  if (tree.freezer_) {
+    // Frozen tasks cannot fork: one pass finds all, two to be sure of late arrivals.
+    while (TRY(tree.seize_new(proc, seen, options.pid))) {}
+    TRY(tree.freezer_->thaw());
+    TRY(tree.collect_stops(timeout_ms));
+  }
+  // Running tasks may fork until they stop: seize until a round finds nothing new.
+  while (TRY(tree.seize_new(proc, seen, options.pid))) TRY(tree.collect_stops(timeout_ms));
+  tree.processes_ = TRY(find_tree(proc, options.pid));
+  for (auto& p : tree.processes_) {
+    p.pidfd = TRY(kernel::pidfd_open(p.pid));
+    if (p.zombie) continue;
+    for (pid_t tid : TRY(proc.threads(p.pid))) {
+      Thread t;
+      t.tid = tid;
+      auto status = TRY(proc.thread_status(p.pid, tid));
+      if (status.state == 'Z' || status.state == 'X')
+        return fail(Error(Code::kUnsupported, cat("pid ", p.pid, ": thread ", tid, " has exited while others live on"))
+                        .about(cat("pid ", p.pid)));
+      t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
+      t.regs = TRY(kernel::get_regs(tid));
+      t.sigmask = TRY(kernel::get_sigmask(tid));
+      p.threads.push_back(t);
+      siginfo_t info{};
+      // At an EVENT_STOP, si_code holds the group-stop signal, or SIGTRAP when there is none.
+      if (tid == p.pid && ::ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) == 0) {
+        const int signal = info.si_code & 0x7f;
+        if (signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU) p.stop_signal = signal;
+      }
+    }
+  }
+  return tree;
+}
+
+pid_t FrozenTree::to_container(pid_t host_pid) const {
+  for (const auto& p : processes_)
+    if (p.pid == host_pid) return p.npid;
+  return 0;
+}
+
+void FrozenTree::release(Process& process) {
+  if (process.runner) {
+    if (auto cured = process.runner->cure(); !cured)
+      log::warning("pid ", process.pid, ": the runner could not be removed: ", cured.error().message(), ", ignoring");
+    process.runner.reset();
+  }
+  for (auto& t : process.threads) {
+    attached_.erase(t.tid);
+    // Errors mean that the thread is dead.
+    (void)kernel::detach(t.tid);
+  }
+  process.threads.clear();
+}
+
+FrozenTree::~FrozenTree() {
+  if (done_) return;
+  for (auto& p : processes_) release(p);
+  // Seized, but never described: their registers and masks were not touched.
+  for (pid_t tid : pending_) (void)kernel::wait_stop(tid, 1000);
+  for (pid_t tid : attached_) (void)kernel::detach(tid);
+}
+
+Result<void> FrozenTree::resume(bool leave_stopped) {
+  if (leave_stopped)
+    for (auto& p : processes_)
+      if (!p.zombie) ::kill(p.pid, SIGSTOP);
+  for (auto& p : processes_) release(p);
+  done_ = true;
+  return {};
+}
+
+Result<void> FrozenTree::kill_all() {
+  for (auto& p : processes_) ::kill(p.pid, SIGKILL);
+  // The tracer sees every thread end before the real parent does: each has to be reaped here.
+  for (auto& p : processes_) {
+    for (auto it = p.threads.rbegin(); it != p.threads.rend(); ++it) {
+      int status = 0;
+      while (::waitpid(it->tid, &status, __WALL) == it->tid && !WIFEXITED(status) && !WIFSIGNALED(status)) {}
+    }
+  }
+  for (auto& p : processes_)
+    if (!kernel::pidfd_wait_exit(p.pidfd.get(), 10000))
+      return fail(Error(Code::kTimeout, cat("pid ", p.pid, " did not die of SIGKILL")).about(cat("pid ", p.pid)));
+  done_ = true;
+  return {};
+}
+
+}  // namespace stasis::tasks

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tasks/snapshot.h"
+
+#include <set>
+
+#include "engine/memory/vma.h"
+#include "engine/namespaces/namespaces.h"
+#include "engine/tasks/seccomp.h"
+
+namespace stasis::tasks {
+namespace {
+
+using image::Kind;
+
+constexpr uint32_t kMaxPid = 1u << 22;  // include/linux/threads.h PID_MAX_LIMIT
+
+std::string img(const char* stem, uint32_t id) { return cat(stem, "-", id, ".img"); }
+
+std::unexpected<Error> corrupt(const std::string& file, std::string what) {
+  return fail(Error(Code::kImageCorrupt, cat(file, ": ", what)).about(file));
+}
+
+Result<void> check_core(const pb::core_entry& core, const std::string& name, bool leader, bool zombie) {
+  if (core.mtype() != pb::core_entry::X86_64)
+    return fail(Error(Code::kImageArch, cat(name, " was made on another architecture")).about(name));
+  if (leader && !core.has_tc()) return corrupt(name, "no task state");
+  if (zombie) return {};
+  if (!core.has_thread_info() || !core.has_thread_core()) return corrupt(name, "no thread state");
+  const auto& regs = core.thread_info().gpregs();
+  if (regs.mode() != pb::NATIVE)
+    return fail(Error(Code::kUnsupported, cat(name, ": 32-bit tasks cannot be restored yet")).about(name));
+  if (regs.ip() >= memory::kTaskSize || regs.sp() > memory::kTaskSize || regs.fs_base() >= memory::kTaskSize ||
+      regs.gs_base() >= memory::kTaskSize)
+    return corrupt(name, "registers point outside user space");
+  if (!core.thread_core().has_creds()) return corrupt(name, "no credentials");
+  if (leader && core.tc().timers().posix_size() > 0)
+    return fail(Error(Code::kUnsupported, cat(name, ": POSIX timers cannot be restored yet")).about(name));
+  return {};
+}
+
+const pb::task_extra* find_extra(const image::Reader& images, uint32_t pid, uint32_t tid) {
+  if (!images.manifest()) return nullptr;
+  for (const auto& e : images.manifest()->task_extras())
+    if (e.pid() == pid && e.tid() == tid) return &e;
+  return nullptr;
+}
+
+Result<void> load_task(const image::Reader& images, TaskImage& task) {
+  const uint32_t pid = task.node.pid();
+  if (pid == 0 || pid > kMaxPid) return corrupt("pstree.img", cat("pid ", pid));
+  std::vector<uint32_t> tids(task.node.threads().begin(), task.node.threads().end());
+  // The leader is one of the threads; CRIU writes it first, but that is not promised.
+  std::erase(tids, pid);
+  tids.insert(tids.begin(), pid);
+  for (uint32_t tid : tids) {
+    if (tid == 0 || tid > kMaxPid) return corrupt("pstree.img", cat("thread ", tid));
+    const std::string name = img("core", tid);
+    task.threads.push_back(TRY(images.read<pb::core_entry>(Kind::kCore, name)));
+    const auto& core = task.threads.back();
+    if (tid == pid) {
+      const uint32_t state = core.tc().task_state();
+      task.zombie = state == 2 || state == 3;  // TASK_DEAD, TASK_ZOMBIE
+      if (core.has_tc() && state != 1 && state != 2 && state != 3 && state != 6)
+        return fail(Error(Code::kUnsupported, cat(name, ": task state ", state)).about(name));
+    }
+    TRY(check_core(core, name, tid == pid, task.zombie));
+    task.extras.push_back(find_extra(images, pid, tid));
+    if (task.zombie) return {};
+  }
+  const auto& core = task.threads.front();
+  task.ids = core.has_ids() ? core.ids() : TRY(images.read<pb::task_kobj_ids_entry>(Kind::kIds, img("ids", pid)));
+  task.mm = TRY(images.read<pb::mm_entry>(Kind::kMm, img("mm", pid)));
+  TRY(memory::check_vmas(task.mm, img("mm", pid)));
+  if (task.mm.mm_saved_auxv_size() > 64 || task.mm.mm_saved_auxv_size() % 2) return corrupt(img("mm", pid), "auxiliary vector");
+  task.fs = TRY(images.read<pb::fs_entry>(Kind::kFs, img("fs", pid)));
+  task.fds = TRY(images.read_all<pb::fdinfo_entry>(Kind::kFdinfo, img("fdinfo", task.ids.files_id())));
+  task.pagemap = TRY(image::read_pagemap(images, img("pagemap", pid)));
+  return {};
+}
+
+// Every id that a task refers to is a file that can be restored.
+Result<void> check_files(const Snapshot& s, const TaskImage& task) {
+  auto need = [&](uint32_t id, const std::string& where, bool path) -> Result<void> {
+    const auto at = s.files.find(id);
+    if (at == s.files.end()) return corrupt(where, cat("file ", id, " is not in files.img"));
+    if (path && !at->second.has_reg()) return corrupt(where, cat("file ", id, " has no path"));
+    if (!files::kind_of(at->second.type()))
+      return fail(Error(Code::kUnsupportedFile, cat(where, ": file ", id, " is of type ", pb::fd_types_Name(at->second.type()),
+                                                    ", which cannot be restored yet"))
+                      .about(cat("file ", id)));
+    return {};
+  };
+  std::set<uint32_t> seen;
+  for (const auto& e : task.fds) {
+    if (e.fd() > (1u << 20) || !seen.insert(e.fd()).second) return corrupt(img("fdinfo", task.ids.files_id()), cat("descriptor ", e.fd()));
+    TRY(need(e.id(), img("fdinfo", task.ids.files_id()), false));
+  }
+  const std::string fs = img("fs", task.node.pid()), mm = img("mm", task.node.pid());
+  TRY(need(task.fs.cwd_id(), fs, true));
+  TRY(need(task.fs.root_id(), fs, true));
+  TRY(need(task.mm.exe_file_id(), mm, true));
+  for (const auto& vma : task.mm.vmas())
+    if (memory::is_file_backed(vma)) TRY(need(static_cast<uint32_t>(vma.shmid()), mm, true));
+  return {};
+}
+
+Result<void> check_threads(const Snapshot& s) {
+  std::set<uint32_t> ids;
+  for (const auto& task : s.tasks) {
+    for (uint32_t tid : task.node.threads())
+      if (tid != task.node.pid() && !ids.insert(tid).second) return corrupt("pstree.img", cat("thread ", tid, " occurs twice"));
+    if (!ids.insert(task.node.pid()).second) return corrupt("pstree.img", cat("pid ", task.node.pid(), " occurs twice"));
+    for (const auto& core : task.threads)
+      if (core.thread_core().seccomp_mode() == pb::filter &&
+          core.thread_core().seccomp_filter() >= static_cast<uint32_t>(s.seccomp.seccomp_filters_size()))
+        return corrupt("seccomp.img", cat("no filter ", core.thread_core().seccomp_filter()));
+  }
+  return {};
+}
+
+// Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
+Result<void> refuse_unknown(const image::Reader& images) {
+  for (const char* name : {"remap-fpath.img", "filelocks.img", "sk-queues.img", "memfd.img", "fifo-data.img", "bpfmap-data.img"}) {
+    if (!images.exists(name)) continue;
+    Fd fd = TRY(images.open_raw(name));
+    struct stat st {};
+    if (::fstat(fd.get(), &st) == 0 && st.st_size > 8)
+      return fail(Error(Code::kUnsupportedFile, cat(name, " holds objects that cannot be restored yet")).about(name));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Snapshot> load(const image::Reader& images) {
+  Snapshot s;
+  s.images = &images;
+  TRY(refuse_unknown(images));
+  for (auto& node : TRY(images.read_all<pb::pstree_entry>(Kind::kPstree, "pstree.img"))) s.tasks.emplace_back().node = node;
+  if (s.tasks.empty()) return corrupt("pstree.img", "no tasks");
+  for (auto& task : s.tasks) TRY(load_task(images, task));
+  if (s.tasks.front().zombie) return corrupt("pstree.img", "the root task is a zombie");
+  for (auto& file : TRY(images.read_all<pb::file_entry>(Kind::kFiles, "files.img"))) {
+    const uint32_t id = file.id();
+    s.files[id] = std::move(file);
+  }
+  if (images.exists("pipes-data.img")) {
+    auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
+    pb::pipe_data_entry entry;
+    while (TRY(reader.next(entry))) {
+      auto& pipe = s.pipes[entry.pipe_id()];
+      if (entry.bytes() > (1u << 20) * 16) return corrupt("pipes-data.img", "too much data");
+      pipe.entry = entry;
+      pipe.bytes = TRY(reader.payload(entry.bytes()));
+    }
+  }
+  if (images.exists("tty-info.img"))
+    for (auto& tty : TRY(images.read_all<pb::tty_info_entry>(Kind::kTtyInfo, "tty-info.img"))) s.ttys[tty.id()] = tty;
+  if (images.exists("seccomp.img")) {
+    s.seccomp = TRY(images.read<pb::seccomp_entry>(Kind::kSeccomp, "seccomp.img"));
+    TRY(check_seccomp(s.seccomp));
+  }
+  if (images.exists("cgroup.img")) s.cgroup = TRY(images.read<pb::cgroup_entry>(Kind::kCgroup, "cgroup.img"));
+  s.namespaces = namespaces::owned_flags(s.tasks.front().ids, images.inventory().root_ids());
+  if (s.namespaces & (CLONE_NEWUSER | 0x80 /* CLONE_NEWTIME */))
+    return fail(Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
+  for (const auto& task : s.tasks) {
+    if (task.zombie) continue;
+    if (namespaces::owned_flags(task.ids, s.tasks.front().ids) & ~0ul)
+      return fail(Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
+    TRY(check_files(s, task));
+  }
+  TRY(check_threads(s));
+  if (s.namespaces & CLONE_NEWNS)
+    s.mounts = TRY(images.read_all<pb::mnt_entry>(Kind::kMnts, img("mountpoints", s.tasks.front().ids.mnt_ns_id())));
+  return s;
+}
+
+}  // namespace stasis::tasks

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// All images of a checkpoint, read and checked, before anything is touched.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/files/kind.h"
+#include "engine/image/pagemap.h"
+#include "engine/image/reader.h"
+#include "proto/cgroup.pb.h"
+#include "proto/core.pb.h"
+#include "proto/mm.pb.h"
+#include "proto/mounts.pb.h"
+
+namespace stasis::tasks {
+
+struct TaskImage {
+  pb::pstree_entry node;
+  bool zombie = false;
+  std::vector<pb::core_entry> threads;                // leader first
+  std::vector<const pb::task_extra*> extras;          // one per thread; null if not ours
+  pb::task_kobj_ids_entry ids;
+  pb::mm_entry mm;
+  pb::fs_entry fs;
+  std::vector<pb::fdinfo_entry> fds;
+  image::Pagemap pagemap;
+  const pb::task_core_entry& tc() const { return threads.front().tc(); }
+};
+
+struct Snapshot {
+  const image::Reader* images = nullptr;
+  std::vector<TaskImage> tasks;  // as in pstree.img: root first
+  std::map<uint32_t, pb::file_entry> files;
+  std::map<uint32_t, files::DumpOutput::PipeData> pipes;
+  std::map<uint32_t, pb::tty_info_entry> ttys;
+  std::vector<pb::mnt_entry> mounts;
+  pb::seccomp_entry seccomp;
+  std::optional<pb::cgroup_entry> cgroup;
+  unsigned long namespaces = 0;  // CLONE_NEW* that the container has for itself
+};
+
+Result<Snapshot> load(const image::Reader& images);
+
+}  // namespace stasis::tasks

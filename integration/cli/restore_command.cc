@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// stasis restore
+#include <unistd.h>
+
+#include <cstdio>
+#include <optional>
+
+#include "engine/cli/arguments.h"
+#include "engine/cli/operations.h"
+#include "engine/cli/process.h"
+#include "integration/cli/console.h"
+#include "integration/cli/private_root.h"
+#include "integration/cli/progress.h"
+#include "integration/cli/session.h"
+#include "integration/cli/target.h"
+#include "integration/host.h"
+#include "integration/plan_options.h"
+
+namespace stasis::integration::cli {
+namespace {
+
+using stasis::cli::Action;
+using stasis::cli::Door;
+using stasis::cli::Env;
+
+// What to restore into: a bundle, a plan file, a bare root directory, or nothing but the images.
+Result<Target> find_target(const Session& session) {
+  const pb::criu_opts& opts = session.request.opts;
+  const std::string* bundle = session.value("bundle");
+  if (bundle && opts.has_stasis_plan_file()) return fail(Code::kUsage, "give --bundle or --plan, not both");
+  if (opts.has_stasis_plan_file()) return plan_target(session, opts.stasis_plan_file(), false);
+  if (bundle) return bundle_target(*bundle);
+  Target target;
+  target.host = TRY(read_host(opts.root(), 0));
+  return target;
+}
+
+// The pipes of a container's stdio have their other ends outside: the images say which they were.
+Result<void> add_stdio(const std::string& images_dir, Plan& plan) {
+  const std::vector<std::string> recorded = TRY(read_descriptors(images_dir));
+  if (!recorded.empty()) plan.stdio = recorded;
+  return {};
+}
+
+Result<void> hand_over_terminal(const Session& session, int master) {
+  const std::string* socket = session.value("console-socket");
+  if (!socket)
+    return fail(Error(Code::kBadOption, "the container has a terminal and nobody to show it; give --console-socket PATH")
+                    .about("terminal"));
+  return send_console(*socket, master);
+}
+
+void report(const Session& session, const Options& options, const Restored& restored, uint64_t total_us) {
+  if (session.json) {
+    std::printf("{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_restored\":%llu}\n",
+                static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
+                static_cast<unsigned long long>(total_us), restored.stats.forking_us, restored.stats.restore_us,
+                static_cast<unsigned long long>(restored.stats.pages_restored));
+  } else {
+    std::printf("restored from %s: pid %d, %s, %llu pages\n", options.images_path.c_str(),
+                static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
+                static_cast<unsigned long long>(restored.stats.pages_restored));
+  }
+  std::fflush(stdout);
+}
+
+Result<int> follow(const Options& options, const Restored& restored) {
+  switch (options.parent) {
+    case RestoreParent::kExecCmd: return fail(stasis::cli::become(options.exec_cmd));
+    case RestoreParent::kWait: return stasis::cli::wait_for_root(restored.root_pid);
+    case RestoreParent::kDetached:
+    case RestoreParent::kSibling: break;
+  }
+  return 0;
+}
+
+Result<int> run(Session& session) {
+  TRY(stasis::cli::take_exec_cmd(session.request, 0));
+  pb::criu_opts& opts = session.opts();
+  if (opts.images_dir().empty()) return fail(Code::kUsage, "say where the images are: --images-dir DIR");
+  const Env env{Action::kRestore, Door::kStasis, 0};
+  stasis::cli::Directories directories = TRY(stasis::cli::open_directories(opts, env));
+  Target target = TRY(find_target(session));
+  TRY(absorb_options(opts, PlanFor::kRestore, target.host, target.plan));
+  TRY(add_stdio(opts.images_dir(), target.plan));
+  const std::vector<Fd> held = TRY(plan_to_options(target.plan, PlanFor::kRestore, target.host, opts));
+  opts.set_notify_scripts(true);
+  session.log = TRY(stasis::cli::open_log(opts, env, directories));
+  const Options options = TRY(stasis::cli::validate(opts, env, std::move(directories)));
+
+  std::optional<PrivateRoot> root;
+  if (!options.root.empty()) root = TRY(PrivateRoot::make(options.root));
+  Progress progress(cat("restore from ", options.images_path), session.json, nullptr);
+  progress.on("orphan-pts-master", [&](pid_t, int fd) { return hand_over_terminal(session, fd); });
+  const Restored restored = TRY(stasis::cli::run_restore(stasis::cli::real_engine(), options, &progress));
+  progress.clear();
+  if (root) TRY(root->leave());
+  report(session, options, restored, progress.elapsed_us());
+  return follow(options, restored);
+}
+
+Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on) {
+  request.opts.set_stasis_restore_detached(on);
+  return {};
+}
+
+constexpr stasis::cli::OptionSpec kExtra[] = {
+    kJsonOption,
+    {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR", "a directory with config.json and the rootfs"},
+    {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "", "exit once the tasks run (as --restore-detached)", set_detach},
+    {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH", "hand the container's terminal to this socket"},
+};
+
+}  // namespace
+
+const Command& restore_command() {
+  static constexpr Command kCommand{
+      "restore",
+      "--images-dir DIR [--bundle DIR | --plan FILE | --root DIR] [OPTION]... [--exec-cmd -- CMD ARG...]",
+      "bring a checkpoint back to life",
+      "--bundle takes rootfs, external mounts and namespaces from a config.json, --plan from a file that\n"
+      "`stasis plan` printed. Without --detach the command waits for the container and ends with its\n"
+      "status; with --exec-cmd it becomes CMD, the parent of the container. --cgroup-root moves it:\n"
+      "  stasis restore -D DIR --bundle B --cgroup-root /n --cgroup-root cpuacct,cpu:/s --detach\n"
+      "Cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The runtime does\n"
+      "not know of a container restored here; `runc restore` makes it know.\n",
+      stasis::cli::kRestore,
+      kExtra,
+      run,
+  };
+  return kCommand;
+}
+
+}  // namespace stasis::integration::cli

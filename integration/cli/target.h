@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which container a command is about, and its plan on this host.
+#pragma once
+
+#include <string>
+
+#include "engine/base/result.h"
+#include "integration/cli/session.h"
+#include "integration/plan.h"
+
+namespace stasis::integration::cli {
+
+struct Target {
+  Plan plan;
+  HostInfo host;
+  std::string title;  // for messages: "runc container web", "pid 12"
+};
+
+// A running container, by --runtime, --runtime-root and its name.
+Result<Target> container_target(const Session& session, const std::string& id);
+// A directory with config.json; the container need not exist.
+Result<Target> bundle_target(const std::string& directory);
+// A plan file. `needs_pid`: the container it names must still run, and be the same.
+Result<Target> plan_target(const Session& session, const std::string& file, bool needs_pid);
+// What to checkpoint: a name, --plan FILE or --pid N.
+Result<Target> running_target(const Session& session, const std::string* id);
+
+Result<void> set_pid(stasis::cli::Request& request, std::string_view value, bool on);
+
+inline constexpr stasis::cli::OptionSpec kRuntimeOption{
+    0, "runtime", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME", "whose container it is: runc (runc)"};
+inline constexpr stasis::cli::OptionSpec kRuntimeRootOption{
+    0, "runtime-root", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR", "the runtime's --root (/run/runc)"};
+inline constexpr stasis::cli::OptionSpec kPidOption{
+    'p', "pid", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "pid", "PID", "root of a process tree, instead of a container", set_pid};
+
+}  // namespace stasis::integration::cli

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of a tmpfs as a gzip'ed pax archive (pax(1), GNU.sparse 1.0) that GNU tar reads,
+// and back. Reaching a file system under its submounts: open_tree(2).
+#pragma once
+
+#include "engine/base/fd.h"
+#include "engine/base/result.h"
+#include "mounts/table.h"
+
+namespace stasis::mounts {
+
+// The root directory of exactly this mount, without what is mounted inside it, open for reading. Call it
+// after setns(2) into the mount namespace. A covered or unbindable mount is laid open in a private copy of the namespace:
+// the calling thread is then left in that copy, so setns(2) back afterwards, as one has to anyway.
+Result<Fd> open_mount_root(const Table& table, int mnt_id);
+
+// Every file of the file system of `tree_dirfd`, below it, with "./" in front. Unix socket nodes become empty
+// files with the extended attribute kSocketMark. A file that vanishes meanwhile is an error: nothing runs.
+Result<void> write_archive(int tree_dirfd, int out_fd);
+// Fails with kUnsupportedMount if there is any file.
+Result<void> check_empty(int tree_dirfd, const std::string& mountpoint);
+
+// Into an empty directory. No entry can reach outside of `target_dirfd`: names are walked component by
+// component, symbolic links are never followed, nothing that exists is opened for writing.
+Result<void> extract_archive(int in_fd, int target_dirfd);
+
+inline constexpr char kSocketMark[] = "trusted.stasis.socket";
+
+}  // namespace stasis::mounts

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// `refused READY GO RESULT KIND`: holds one object that cannot be checkpointed yet and keeps counting. The dump must
+// name the object and leave the program as it was.
+#include "live.h"
+#include <arpa/inet.h>
+#include <linux/io_uring.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/ptrace.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+
+static int held = -1;
+static void hold(int fd) {
+  CHECK(fd >= 0);
+  CHECK(fcntl(fd, F_DUPFD, 33) == 33, "the runner looks for descriptor 33");
+  close(fd);
+  held = 33;
+}
+static void child_in(int flags) {  // a child in a namespace of its own
+  struct live_gate gate = live_gate_open();
+  if (fork() == 0) {
+    CHECK(unshare(flags) == 0);
+    if (flags & CLONE_NEWPID && fork()) {
+      live_gate_pass(gate);
+      pause();
+    }
+    if (!(flags & CLONE_NEWPID)) live_gate_pass(gate);
+    for (;;) pause();
+  }
+  live_gate_await(gate, 1);
+}
+
+static void h_eventfd(void) { hold(eventfd(3, EFD_CLOEXEC)); }
+static void h_epoll(void) { hold(epoll_create1(EPOLL_CLOEXEC)); }
+static void h_unix_socket(void) {
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  struct sockaddr_un address = {AF_UNIX, "\0stasis-live-refused"};
+  CHECK(bind(fd, (void *)&address, sizeof(sa_family_t) + 20) == 0 && listen(fd, 1) == 0);
+  hold(fd);
+}
+static void h_unix_pair(void) {
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  hold(ends[0]);
+}
+static void h_inet_socket(void) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  CHECK(bind(fd, (void *)&address, sizeof address) == 0 && listen(fd, 1) == 0);
+  hold(fd);
+}
+static void h_netlink_socket(void) { hold(socket(AF_NETLINK, SOCK_RAW, 0)); }
+static void h_inotify(void) {
+  int fd = inotify_init1(0);
+  CHECK(inotify_add_watch(fd, "/", IN_CREATE) >= 0);
+  hold(fd);
+}
+static void h_timerfd(void) { hold(timerfd_create(CLOCK_MONOTONIC, 0)); }
+static void h_signalfd(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  hold(signalfd(-1, &set, 0));
+}
+static void h_memfd(void) { hold(memfd_create("refused", 0)); }
+static void h_pidfd(void) { hold(syscall(SYS_pidfd_open, getpid(), 0)); }
+static void h_io_uring(void) {
+  struct io_uring_params parameters = {};
+  int fd = syscall(SYS_io_uring_setup, 4, &parameters);
+  if (fd < 0) _exit(77);  // not in this kernel
+  hold(fd);
+}
+static void h_pty(void) { hold(open("/dev/ptmx", O_RDWR | O_NOCTTY)); }
+static void h_fifo(void) {
+  const char *path = live_path("fifo");
+  CHECK(mkfifo(path, 0600) == 0 || errno == EEXIST);
+  hold(open(path, O_RDWR));
+}
+static void h_deleted_file(void) {
+  const char *path = live_path("deleted");
+  int fd = open(path, O_RDWR | O_CREAT, 0600);
+  CHECK(unlink(path) == 0);
+  hold(fd);
+}
+static void h_flock(void) {
+  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
+  CHECK(flock(fd, LOCK_EX) == 0);
+  hold(fd);
+}
+static void h_posix_lock(void) {
+  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  CHECK(fcntl(fd, F_SETLK, &lock) == 0);
+  CHECK(fcntl(fd, F_DUPFD, 33) == 33);
+}
+static void h_shared_anonymous(void) {
+  char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  CHECK(at != MAP_FAILED);
+  at[0] = 1;
+}
+static void h_sysv_shm(void) {
+  int id = shmget(IPC_PRIVATE, 4096, 0600);
+  CHECK(id >= 0);
+  char *at = shmat(id, NULL, 0);
+  CHECK(at != (void *)-1);
+  at[0] = 1;
+  CHECK(shmctl(id, IPC_RMID, NULL) == 0);
+}
+static void h_huge_pages(void) {
+  if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED) _exit(77);
+}
+static void h_deleted_mapping(void) {
+  const char *path = live_path("mapped");
+  int fd = open(path, O_RDWR | O_CREAT, 0600);
+  CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+  CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
+  close(fd);
+  CHECK(unlink(path) == 0);
+}
+static void h_posix_timer(void) {
+  timer_t timer;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+  struct itimerspec far = {{0, 0}, {9999, 0}};
+  CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &far, NULL) == 0);
+}
+static void h_user_namespace(void) { child_in(CLONE_NEWUSER); }
+static void h_root_in_user_namespace(void) { CHECK(unshare(CLONE_NEWUSER) == 0); }
+static void h_nested_pid_namespace(void) { child_in(CLONE_NEWPID); }
+static void h_nested_mount_namespace(void) { child_in(CLONE_NEWNS); }
+static void h_nested_net_namespace(void) { child_in(CLONE_NEWNET); }
+static void h_nested_uts_namespace(void) { child_in(CLONE_NEWUTS); }
+static void h_traced(void) {  // the tracer is part of the tree, and its tracee runs
+  struct live_gate gate = live_gate_open();
+  pid_t tracee = fork();
+  if (tracee == 0) for (;;) pause();
+  if (fork() == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    CHECK(ptrace(PTRACE_SEIZE, tracee, NULL, NULL) == 0);
+    live_gate_pass(gate);
+    for (;;) pause();
+  }
+  live_gate_await(gate, 1);
+}
+static void h_shared_descriptor_table(void) {
+  // clone with CLONE_FILES but not CLONE_THREAD, on a stack of its own
+  pid_t pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+  if (pid == 0) for (;;) pause();
+  CHECK(pid > 0);
+}
+static void h_shared_memory_space(void) {
+  pid_t pid = vfork();  // the child borrows our memory; its parent, this very task, sleeps in the kernel
+  if (pid == 0) {
+    live_ready();
+    live_wait();
+    _exit(0);
+  }
+  CHECK(pid > 0);
+}
+
+static const struct { const char *name; void (*make)(void); } kKinds[] = {
+#define KIND(name) {#name, h_##name}
+    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(inet_socket), KIND(netlink_socket), KIND(inotify),
+    KIND(timerfd), KIND(signalfd), KIND(memfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
+    KIND(flock), KIND(posix_lock), KIND(shared_anonymous), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
+    KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
+    KIND(shared_memory_space)};
+
+int main(int argc, char **argv) {
+  live_init(argc, argv);
+  const char *kind = argc > 4 ? argv[4] : "";
+  size_t i = 0;
+  while (i < sizeof kKinds / sizeof *kKinds && strcmp(kKinds[i].name, kind)) i++;
+  CHECK(i < sizeof kKinds / sizeof *kKinds, "no kind %s", kind);
+  setpgid(0, 0);
+  kKinds[i].make();
+  struct stat before, after;
+  if (held >= 0) CHECK(fstat(held, &before) == 0);
+  if (access(live_ready_path, F_OK)) live_ready();
+  unsigned long counter = 0;
+  while (access(live_go_path, F_OK)) {
+    counter++;
+    live_pause();
+  }
+  CHECK(held < 0 || (fstat(held, &after) == 0 && before.st_ino == after.st_ino), "the object has changed");
+  if (live_publish(live_result_path, "ok")) _exit(1);
+  signal(SIGTERM, SIG_IGN);
+  kill(0, SIGKILL);  // helpers of this program, all in its own process group, and itself
+  pause();
+}

@@ -1,0 +1,441 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every live program: start, look, checkpoint, see that it is gone, restore, look again, let it verify itself.
+PROGRAM x {host, ns} x {cli, rpc} x {once, twice}, --leave-running, cgroup roots, and a table of refusals.
+One line per test: "ok NAME", "FAIL NAME: reason", "skip NAME: reason"."""
+import argparse
+import ctypes
+import glob
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'support'))
+from stasis_test import rpc as swrk  # noqa: E402
+from stasis_test import tasks  # noqa: E402
+from stasis_test.refusals import REFUSALS  # noqa: E402
+
+BUILD = os.environ.get('STASIS_BUILD', 'build')
+ENGINE = os.environ.get('STASIS_CRIU', os.path.join(BUILD, 'libexec/stasis/criu'))
+LIVE = os.path.join(BUILD, 'live')
+HANG = 60                                # seconds; only ends what hangs
+NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net'}
+NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
+SPECIAL = {'cgroup', 'refused', 'ns_launch'}
+CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failed(Exception):
+    pass
+
+
+class Skipped(Exception):
+    pass
+
+
+def check(condition, message):
+    if not condition:
+        raise Failed(message)
+
+
+def until(condition, message):
+    end = time.monotonic() + HANG
+    while not condition():
+        if time.monotonic() > end:
+            raise Failed(f'{message} (gave up waiting)')
+        time.sleep(0.005)
+
+
+def reap():
+    """Orphans of what was started come to us; what was dumped must not stay a zombie, or its pid would be taken."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def tail(path):
+    """The lines of a log that say what went wrong."""
+    lines = tasks.read(path).splitlines()
+    wrong = [line for line in lines if 'rror' in line or 'STASIS-E' in line]
+    return ' | '.join((wrong or lines)[-3:])[-500:]
+
+
+class Program:
+    """One live program, started, in a directory of its own."""
+    def __init__(self, name, flavour, directory, arguments=(), before_exec=None):
+        self.name, self.flavour, self.directory = name, flavour, directory
+        self.root = None
+        if flavour == 'ns':
+            self.root = os.path.join(directory, 'root')
+            inside = os.path.join(self.root, 'live')
+            os.makedirs(inside)
+            shutil.copy(os.path.join(LIVE, name), os.path.join(inside, 'program'))
+            check(libc.mount(self.root.encode(), self.root.encode(), None, 4096, None) == 0, 'bind mount of the root')
+            files = '/live'
+            command = [os.path.join(LIVE, 'ns_launch'), self.root, '--', '/live/program']
+        else:
+            inside = files = directory
+            command = [os.path.join(LIVE, name)]
+        self.ready, self.go, self.result = (os.path.join(inside, f) for f in ('ready', 'go', 'result'))
+        command += [f'{files}/{f}' for f in ('ready', 'go', 'result')] + list(arguments)
+        if flavour == 'ns':
+            launched = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG)
+            check(launched.returncode == 0, f'ns_launch: {launched.stderr.strip()}')
+            self.pid = int(launched.stdout)
+        else:
+            self.pid = subprocess.Popen(command, cwd=directory, start_new_session=True, preexec_fn=before_exec, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
+        self.pids = [self.pid]
+        until(lambda: os.path.exists(self.ready) or not self.alive(), 'not ready')
+        if not self.alive() and os.path.exists(self.result):
+            raise Failed(f'before any checkpoint: {tasks.read(self.result)}')
+
+    def alive(self):
+        reap()
+        return tasks.exists(self.pid)
+
+    def look(self):
+        self.pids = tasks.tree(self.pid)
+        return tasks.snapshot(self.pid)
+
+    def gone(self):
+        reap()
+        return not any(tasks.exists(pid) for pid in self.pids)
+
+    def finish(self, text=''):
+        with open(self.go + '.new', 'w') as file:
+            file.write(text)
+        os.rename(self.go + '.new', self.go)
+        until(lambda: not self.alive(), 'the program does not end')
+        said = tasks.read(self.result)
+        check(said == 'ok', said or 'the program ended without a word')
+
+    def clean(self):
+        for pid in reversed(sorted(set(self.pids + (tasks.tree(self.pid) if tasks.exists(self.pid) else [])))):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        end = time.monotonic() + 10
+        while not self.gone() and time.monotonic() < end:
+            time.sleep(0.01)
+        if self.root:
+            libc.umount2(self.root.encode(), 2)
+
+
+class Cli:
+    name = 'cli'
+
+    @staticmethod
+    def run(arguments, images, log):
+        done = subprocess.run([ENGINE, *arguments, '-D', images, '-o', log, '-v4'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=HANG * 2)
+        return done, f'{(done.stderr or done.stdout).strip()[-300:]} {tail(os.path.join(images, log))}'
+
+    def dump(self, program, images, options):
+        arguments = ['dump', '-t', str(program.pid)] + options.get('cli dump', [])
+        if program.flavour == 'ns':
+            arguments += ['--empty-ns', 'net']
+        if options.get('leave running'):
+            arguments.append('--leave-running')
+        done, why = self.run(arguments, images, 'dump.log')
+        check(done.returncode == 0, f'dump: status {done.returncode}: {why}')
+
+    def restore(self, program, images, options):
+        pidfile = os.path.join(program.directory, 'pidfile')
+        if os.path.exists(pidfile):
+            os.unlink(pidfile)
+        arguments = ['restore', '-d', '--pidfile', pidfile] + options.get('cli restore', [])
+        if program.flavour == 'ns':
+            arguments += ['--empty-ns', 'net', '--root', program.root]
+        done, why = self.run(arguments, images, 'restore.log')
+        check(done.returncode == 0, f'restore: status {done.returncode}: {why}')
+        return int(tasks.read(pidfile))
+
+
+class Rpc:
+    name = 'rpc'
+
+    @staticmethod
+    def call(kind, images, fill):
+        with swrk.Directory(images) as fd:
+            message = swrk.rpc.criu_req(type=kind)
+            message.opts.images_dir_fd = fd
+            message.opts.log_level = 4
+            message.opts.log_file = 'dump.log' if kind == swrk.rpc.DUMP else 'restore.log'
+            message.opts.notify_scripts = True
+            fill(message.opts)
+            answer = swrk.request(ENGINE, message)
+        said = answer.response.cr_errmsg if answer.response else f'no answer, engine status {answer.status}'
+        check(answer.ok, f'{message.opts.log_file}: {said} {tail(os.path.join(images, message.opts.log_file))}')
+        check(answer.status == 0, f'the engine answered well and ended with status {answer.status}')
+        return answer
+
+    def dump(self, program, images, options):
+        def fill(opts):
+            opts.pid = program.pid
+            opts.leave_running = bool(options.get('leave running'))
+            if program.flavour == 'ns':
+                opts.empty_ns = CLONE_NEWNET
+            options.get('rpc dump', lambda _: None)(opts)
+        answer = self.call(swrk.rpc.DUMP, images, fill)
+        check(answer.response.HasField('dump'), 'the answer to DUMP has no dump message')
+        names = [script for script, _ in answer.notifications]
+        check(names[:1] == ['pre-dump'] and 'post-dump' in names, f'notifications: {names}')
+
+    def restore(self, program, images, options):
+        def fill(opts):
+            if program.flavour == 'ns':
+                opts.empty_ns = CLONE_NEWNET
+                opts.root = program.root
+            options.get('rpc restore', lambda _: None)(opts)
+        answer = self.call(swrk.rpc.RESTORE, images, fill)
+        pids = {script: pid for script, pid in answer.notifications}
+        pid = answer.response.restore.pid
+        check(list(pids)[:1] == ['pre-restore'] and pids.get('post-restore') == pid, f'notifications {answer.notifications}, pid {pid}')
+        return pid
+
+
+def checkpoint_and_restore(program, door, times, options):
+    for round_ in range(times):
+        images = os.path.join(program.directory, f'images{round_}')
+        os.mkdir(images)
+        before = program.look()
+        door.dump(program, images, options)
+        check(os.path.exists(os.path.join(images, 'inventory.img')), 'no inventory.img after a good dump')
+        if options.get('leave running'):
+            check(program.alive(), 'the program is gone in spite of leave-running')
+        else:
+            until(program.gone, 'tasks are left after dump')
+            options.get('between', lambda: None)()
+            program.pid = door.restore(program, images, options)
+            program.pids.append(program.pid)
+        options.get('settle', lambda: None)()
+        differs = tasks.difference(options.get('expect', lambda s: s)(before), program.look())
+        check(not differs, f'after restore {round_ + 1}: {differs}' if not options.get('leave running') else differs)
+
+
+def run_program(directory, name, flavour, door, times, options):
+    program = Program(name, flavour, directory)
+    try:
+        checkpoint_and_restore(program, door, times, options)
+        program.finish()
+    finally:
+        program.clean()
+
+
+def run_native(directory, name, flavour):
+    program = Program(name, flavour, directory)
+    try:
+        program.look()
+        program.finish()
+    finally:
+        program.clean()
+
+
+# --- refusals: what cannot be preserved is named, and the program is as it was.
+
+def run_refusal(directory, kind, code, needles):
+    program = Program('refused', 'host', directory, [kind])
+    try:
+        if not program.alive() and not os.path.exists(program.result):
+            raise Skipped('this kernel does not have it')
+        images = os.path.join(directory, 'images')
+        os.mkdir(images)
+        before = program.look()
+        done, why = Cli.run(['dump', '-t', str(program.pid)], images, 'dump.log')
+        said = done.stderr + tasks.read(os.path.join(images, 'dump.log'))
+        check(done.returncode == 1, f'dump of {kind} ended with status {done.returncode}: {why}')
+        check(code in said, f'{code} is not in: {why}')
+        for needle in needles:
+            check(needle in said, f'"{needle}" is not in: {why}')
+        left = [f for f in os.listdir(images) if f.endswith('.img') or f.startswith('.')]
+        check(not left, f'left in the image directory: {left}')
+        check(all(tasks.exists(pid) for pid in program.pids), 'tasks are gone after a refusal')
+        differs = tasks.difference(before, program.look())
+        check(not differs, f'changed by a refused dump: {differs}')
+        for pid in program.pids:
+            check(tasks.status_of(pid).get('TracerPid', '0') in ('0',) or kind == 'traced', f'{pid} is still traced')
+        program.finish()
+    finally:
+        program.clean()
+
+
+# --- cgroup roots: the example of the issue, on this machine's hierarchies.
+
+class Cgroups:
+    def __init__(self, tag):
+        self.tag = tag
+        self.dirs = {}     # controllers -> mounted directory
+        for line in tasks.read('/proc/self/mountinfo').splitlines():
+            left, right = line.split(' - ', 1)
+            kind, _, options = right.split()[:3]
+            point, root = left.split()[4], left.split()[3]
+            if kind == 'cgroup' and root == '/':
+                names = [o for o in options.split(',') if o not in ('rw', 'ro', 'clone_children', 'xattr') and not o.startswith('release_agent')]
+                self.dirs.setdefault(','.join(names), point)
+            elif kind == 'cgroup2' and root == '/':
+                self.dirs.setdefault('', point)
+
+    def make(self, path):
+        for point in self.dirs.values():
+            os.mkdir(f'{point}/{path}')
+        cpuset = self.dirs.get('cpuset')
+        if cpuset:
+            for file in ('cpuset.cpus', 'cpuset.mems'):
+                with open(f'{cpuset}/{path}/{file}', 'w') as out:
+                    out.write(tasks.read(f'{cpuset}/{file}'))
+
+    def enter(self, path):
+        for point in self.dirs.values():
+            with open(f'{point}/{path}/cgroup.procs', 'w') as file:
+                file.write('0')
+
+    def left(self):
+        return [d for point in self.dirs.values() for d in glob.glob(f'{point}/{self.tag}*')]
+
+    def remove(self):
+        end = time.monotonic() + 10
+        while self.left() and time.monotonic() < end:
+            reap()
+            for directory in self.left():
+                for inner, _, _ in os.walk(directory, topdown=False):
+                    try:
+                        os.rmdir(inner)
+                    except OSError:
+                        pass
+            time.sleep(0.01)
+
+    def wanted(self, default, overrides):
+        lines = []
+        for names in self.dirs:
+            root = next((r for o, r in overrides.items() if set(names.split(',')) & set(o.split(','))), default)
+            lines.append(f'{names}:/{root}')
+        return lines
+
+
+def run_cgroup_root(directory, door):
+    tag = f'stasis-live-{os.getpid()}'
+    groups = Cgroups(tag)
+    if not groups.dirs:
+        raise Skipped('no cgroup hierarchy is mounted')
+    old, new, cpu, systemd = (f'{tag}-{x}' for x in 'cnsd')
+    overrides = {'cpuacct,cpu': cpu, 'name=systemd': systemd}
+    present = [o for o in overrides if any(set(o.split(',')) & set(n.split(',')) for n in groups.dirs)]
+    roots = [f'/{new}'] + [f'{o}:/{overrides[o]}' for o in present]
+
+    def fill_roots(opts):
+        opts.manage_cgroups_mode = swrk.rpc.SOFT
+        opts.cg_root.add(path=f'/{new}')
+        for o in present:
+            for controller in o.split(','):
+                opts.cg_root.add(ctrl=controller, path=f'/{overrides[o]}')
+
+    def fill_mode(opts):
+        opts.manage_cgroups_mode = swrk.rpc.SOFT
+
+    def cgroups_moved(before):
+        for entry in before.values():
+            entry.pop('cgroup', None)
+        return before
+    options = {'cli dump': ['--manage-cgroups'], 'cli restore': ['--manage-cgroups'] + [a for r in roots for a in ('--cgroup-root', r)],
+               'rpc dump': fill_mode, 'rpc restore': fill_roots, 'between': groups.remove, 'expect': cgroups_moved}
+    program = None
+    try:
+        groups.make(old)
+        for controller, file, value in (('pids', 'pids.max', '77'), ('memory', 'memory.limit_in_bytes', '67108864'), ('cpu', 'cpu.shares', '345')):
+            if controller in groups.dirs:
+                with open(f'{groups.dirs[controller]}/{old}/{file}', 'w') as out:
+                    out.write(value)
+        program = Program('cgroup', 'host', directory, before_exec=lambda: groups.enter(old))
+        checkpoint_and_restore(program, door, 1, options)
+        for controller, root, file, value in (('pids', new, 'pids.max', '77'), ('memory', new, 'memory.limit_in_bytes', '67108864'),
+                                              ('cpu', cpu, 'cpu.shares', '345')):
+            if controller in groups.dirs:
+                now = tasks.read(f'{groups.dirs[controller]}/{root}/{file}').strip()
+                check(now == value, f'{file} of /{root} is {now or "missing"}, not {value}')
+        program.finish('\n'.join(groups.wanted(new, {o: overrides[o] for o in present})))
+    finally:
+        if program:
+            program.clean()
+        groups.remove()
+    check(not groups.left(), f'cgroups left: {groups.left()}')
+
+
+# --- the list
+
+def programs():
+    found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
+    return [name for name in found if name not in SPECIAL]
+
+
+def all_tests(native):
+    for name in programs():
+        for flavour in ('host', 'ns'):
+            if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour == 'ns' and name in NOT_IN_NAMESPACES):
+                continue
+            if native:
+                yield f'live {name}/{flavour}/native', lambda d, n=name, f=flavour: run_native(d, n, f)
+                continue
+            for door in (Cli(), Rpc()):
+                for times in (1, 2):
+                    yield (f'live {name}/{flavour}/{door.name}' + ('/twice' if times == 2 else ''),
+                           lambda d, n=name, f=flavour, o=door, t=times: run_program(d, n, f, o, t, {}))
+            yield (f'live {name}/{flavour}/leave-running',
+                   lambda d, n=name, f=flavour: run_program(d, n, f, Cli(), 1, {'leave running': True}))
+    if native:
+        return
+    for door in (Cli(), Rpc()):
+        yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
+    for kind, code, needles in REFUSALS:
+        yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--filter', default='', help='only tests whose name contains this')
+    parser.add_argument('--native', action='store_true', help='do not checkpoint: the programs must pass by themselves')
+    parser.add_argument('--list', action='store_true')
+    parser.add_argument('--keep', action='store_true', help='keep the directory of a failed test')
+    arguments = parser.parse_args()
+    selected = [(name, run) for name, run in all_tests(arguments.native) if arguments.filter in name]
+    if arguments.list:
+        print('\n'.join(name for name, _ in selected))
+        return 0
+    check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, 'prctl')
+    check(libc.unshare(CLONE_NEWNS) == 0 and libc.mount(b'none', b'/', None, 0x4000 | 0x40000, None) == 0, 'unshare: run as root')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # so that `finally` cleans up
+    if not arguments.native and not os.path.exists(ENGINE):
+        print(f'FAIL live: {ENGINE} is not built')
+        return 1
+    bad = 0
+    top = tempfile.mkdtemp(prefix='stasis-live-')
+    os.chmod(top, 0o755)
+    for number, (name, run) in enumerate(selected):
+        directory = os.path.join(top, str(number))
+        os.mkdir(directory)
+        try:
+            run(directory)
+            print(f'ok {name}', flush=True)
+        except Skipped as why:
+            print(f'skip {name}: {why}', flush=True)
+        except (Failed, OSError, ValueError, subprocess.SubprocessError) as why:
+            bad += 1
+            print(f'FAIL {name}: {" ".join(str(why).split())}' + (f' [{directory}]' if arguments.keep else ''), flush=True)
+            if arguments.keep:
+                continue
+        shutil.rmtree(directory, ignore_errors=True)
+    if not arguments.keep:
+        shutil.rmtree(top, ignore_errors=True)
+    return 1 if bad else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

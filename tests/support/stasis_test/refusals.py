@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of tests/live/refused.c: the code that the dump must end with and what its text must name."""
+FILE = 'STASIS-E-UNSUPPORTED-FILE'
+MEMORY = 'STASIS-E-UNSUPPORTED-MEMORY'
+NAMESPACE = 'STASIS-E-UNSUPPORTED-NAMESPACE'
+OTHER = 'STASIS-E-UNSUPPORTED'
+
+# (kind, code, texts). A row leaves this table when its object can be preserved; a live program takes its place.
+REFUSALS = [
+    ('eventfd', FILE, ['fd 33', 'eventfd']),
+    ('epoll', FILE, ['fd 33', 'eventpoll']),
+    ('unix_socket', FILE, ['fd 33', 'socket']),
+    ('unix_pair', FILE, ['fd 33', 'socket']),
+    ('inet_socket', FILE, ['fd 33', 'socket']),
+    ('netlink_socket', FILE, ['fd 33', 'socket']),
+    ('inotify', FILE, ['fd 33', 'inotify']),
+    ('timerfd', FILE, ['fd 33', 'timerfd']),
+    ('signalfd', FILE, ['fd 33', 'signalfd']),
+    ('memfd', FILE, ['fd 33', 'memfd']),
+    ('pidfd', FILE, ['fd 33', 'pidfd']),
+    ('io_uring', FILE, ['fd 33', 'io_uring']),
+    ('pty', FILE, ['fd 33', 'ptmx']),
+    ('fifo', FILE, ['fd 33', 'fifo']),
+    ('deleted_file', FILE, ['fd 33', 'deleted']),
+    ('flock', OTHER, ['lock']),
+    ('posix_lock', OTHER, ['lock']),
+    ('shared_anonymous', MEMORY, ['shared']),
+    ('sysv_shm', MEMORY, ['SYSV']),
+    ('huge_pages', MEMORY, ['huge']),
+    ('deleted_mapping', OTHER, ['deleted']),
+    ('posix_timer', OTHER, ['timer']),
+    ('user_namespace', NAMESPACE, ['user']),
+    ('root_in_user_namespace', NAMESPACE, ['user']),
+    ('nested_pid_namespace', NAMESPACE, ['pid']),
+    ('nested_mount_namespace', NAMESPACE, ['mnt']),
+    ('nested_net_namespace', NAMESPACE, ['net']),
+    ('nested_uts_namespace', NAMESPACE, ['uts']),
+    ('traced', 'STASIS-E-TRACED', ['pid']),
+    ('shared_descriptor_table', OTHER, ['descriptor']),
+    ('shared_memory_space', OTHER, ['memory']),
+]

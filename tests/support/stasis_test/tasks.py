@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /proc shows of a tree of tasks, in a form that can be compared before a checkpoint and after a restore."""
+import os
+import re
+
+STATUS_LINES = ('Name', 'Umask', 'Uid', 'Gid', 'Groups', 'Threads', 'SigBlk', 'SigIgn', 'SigCgt', 'CapInh', 'CapPrm', 'CapEff',
+                'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp', 'Seccomp_filters', 'THP_enabled', 'Cpus_allowed')
+
+
+def read(path):
+    try:
+        with open(path, errors='surrogateescape') as file:
+            return file.read()
+    except OSError:
+        return ''
+
+
+def status_of(pid):
+    return dict(line.split(':\t', 1) for line in read(f'/proc/{pid}/status').splitlines() if ':\t' in line)
+
+
+def stat_of(pid):
+    """Fields of /proc/PID/stat from field 3 on; empty if there is no such task."""
+    return read(f'/proc/{pid}/stat').rpartition(')')[2].split()
+
+
+def exists(pid):
+    return bool(stat_of(pid))
+
+
+def tree(root):
+    """root and all its descendants, parents first."""
+    children = {}
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            fields = stat_of(name)
+            if fields:
+                children.setdefault(int(fields[1]), []).append(int(name))
+    found = [root]
+    for pid in found:
+        found += sorted(children.get(pid, []))
+    return found
+
+
+def inner_pid(pid):
+    return int((status_of(pid).get('NSpid') or str(pid)).split()[-1])
+
+
+def merged_maps(pid):
+    """Neighbours that differ in nothing are one: the kernel merges them or not by the history of their pages."""
+    lines = []
+    for line in read(f'/proc/{pid}/maps').splitlines():
+        span, rest = line.split(' ', 1)
+        start, end = span.split('-')
+        fields = rest.split(None, 4)
+        anonymous = fields[3] == '0'
+        if lines and anonymous and lines[-1][1] == start and lines[-1][2] == rest:
+            lines[-1][1] = end
+        else:
+            lines.append([start, end, rest])
+    return [f'{start}-{end} {rest}' for start, end, rest in lines]
+
+
+def descriptors(pid, pipes):
+    """fd -> (what it is, position, flags). Pipes are numbered in order of appearance over all tasks."""
+    found = {}
+    try:
+        names = sorted(os.listdir(f'/proc/{pid}/fd'), key=int)
+    except OSError:
+        return found
+    for fd in names:
+        try:
+            target = os.readlink(f'/proc/{pid}/fd/{fd}')
+        except OSError:
+            continue
+        if target.startswith('pipe:['):
+            target = f'pipe {pipes.setdefault(target, len(pipes))}'
+        info = dict(line.split(':\t', 1) for line in read(f'/proc/{pid}/fdinfo/{fd}').splitlines() if ':\t' in line)
+        found[int(fd)] = (target, info.get('pos'), info.get('flags'))
+    return found
+
+
+def mounts(pid):
+    """Mountpoint, root, options, whether shared or slave, type and options of the file system; ids are new each time."""
+    found = []
+    for line in read(f'/proc/{pid}/mountinfo').splitlines():
+        left, right = line.split(' - ', 1)
+        fields, kind = left.split(), right.split()
+        sharing = sorted(field.split(':')[0] for field in fields[6:])
+        options = sorted(kind[2].split(','))
+        found.append((fields[4], fields[3], ','.join(sorted(fields[5].split(','))), ','.join(sharing), kind[0], ','.join(options)))
+    return sorted(found)
+
+
+def snapshot(root):
+    """Everything of the tree below root, keyed by the pid that the tasks themselves see."""
+    pids = tree(root)
+    names = {pid: inner_pid(pid) for pid in pids}
+    pipes, found = {}, {}
+    for pid in pids:
+        status, stat = status_of(pid), stat_of(pid)
+        if not stat:
+            continue
+
+        def name(text):
+            return names.get(int(text), 'outside' if int(text) else 0)
+        state = stat[0] if stat[0] in 'TZ' else 'live'
+        entry = {'state': state, 'ppid': name(stat[1]) if pid != root else 'outside', 'pgrp': name(stat[2]), 'session': name(stat[3])}
+        if state != 'Z':
+            entry.update({line: status.get(line) for line in STATUS_LINES})
+            entry['nice'], entry['exit signal'] = stat[16], stat[35]
+            entry['maps'] = merged_maps(pid)
+            entry['fds'] = descriptors(pid, pipes)
+            entry['cgroup'] = read(f'/proc/{pid}/cgroup')
+            entry['oom_score_adj'] = read(f'/proc/{pid}/oom_score_adj')
+            entry['limits'] = read(f'/proc/{pid}/limits')
+            entry['cmdline'] = read(f'/proc/{pid}/cmdline')
+            entry['threads'] = sorted(
+                (status_of(f'{pid}/task/{tid}').get('NSpid', '').split()[-1:], status_of(f'{pid}/task/{tid}').get('SigBlk'),
+                 read(f'/proc/{pid}/task/{tid}/comm')) for tid in os.listdir(f'/proc/{pid}/task'))
+            if pid == root:
+                entry['mounts'] = mounts(pid)
+        found[names[pid]] = entry
+    return found
+
+
+def difference(before, after):
+    """The first things that differ, as one line; empty if nothing does."""
+    out = []
+    for pid in sorted(set(before) | set(after)):
+        if pid not in after or pid not in before:
+            out.append(f'task {pid} is {"missing" if pid not in after else "new"}')
+            continue
+        for key, value in before[pid].items():
+            now = after[pid].get(key)
+            if now == value:
+                continue
+            if isinstance(value, list):
+                lost = [item for item in value if item not in now]
+                new = [item for item in now if item not in value]
+                out.append(f'task {pid} {key}: lost {lost[:3]} new {new[:3]}' if lost or new else f'task {pid} {key}: other order')
+            elif isinstance(value, dict):
+                changed = {k: (value.get(k), now.get(k)) for k in set(value) | set(now) if value.get(k) != now.get(k)}
+                out.append(f'task {pid} {key}: {dict(list(changed.items())[:3])}')
+            else:
+                out.append(f'task {pid} {key}: {value!r} -> {now!r}')
+    return re.sub(r'\s+', ' ', '; '.join(out[:4]))
