@@ -18,7 +18,7 @@ namespace stasis::cgroups {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kThawMs = 2000;
+constexpr int kThawMs = 500;
 constexpr int kRetryMs = 100;  // v1: how long FREEZING may last before another try
 
 std::unexpected<Error> freezer_error(Error error, const std::string& dir) {

@@ -58,11 +58,14 @@ Ground::Ground(Ground&& other) noexcept
       created_(std::exchange(other.created_, {})),
       doors_(std::move(other.doors_)),
       deferred_(std::move(other.deferred_)),
+      frozen_(std::exchange(other.frozen_, {})),
       committed_(other.committed_) {}
 
 Ground::~Ground() {
   doors_.clear();
-  if (!committed_) remove_created();
+  if (committed_) return;
+  thaw();
+  remove_created();
 }
 
 bool Ground::is_created(size_t hierarchy, const std::string& path) const {
@@ -200,7 +203,9 @@ Result<void> Ground::enter(uint32_t set, pid_t pid, bool born_there) const {
   const PlannedSet* target = TRY(set_of(set));
   if (!target) return {};
   for (const Placement& placement : target->placements) {
-    const bool there = placement.inherited || (born_there && hierarchies_->at(placement.hierarchy).unified);
+    const bool born = born_there && hierarchies_->at(placement.hierarchy).unified &&
+                      (placement.prefix.empty() || placement.prefix == placement.path);
+    const bool there = placement.inherited || born;
     if (!there) TRY(write_pid(placement.hierarchy, placement.path, pid));
   }
   return {};
@@ -274,17 +279,32 @@ Result<void> Ground::settle() {
   return {};
 }
 
+Result<void> Ground::write_freezer(const PlannedDir& dir, bool frozen) const {
+  const bool unified = hierarchies_->at(dir.hierarchy).unified;
+  const std::string name = label(*hierarchies_, dir.hierarchy, dir.path);
+  const Fd fd = TRY_CTX(open_dir(hierarchies_->root_fd(dir.hierarchy), dir.path), name);
+  const std::string_view value = unified ? (frozen ? "1" : "0") : (frozen ? "FROZEN" : "THAWED");
+  auto done = write_control(fd.get(), unified ? "cgroup.freeze" : "freezer.state", value);
+  if (!done) return fail(std::move(done).error().with_code(Code::kFreezer).about(name));
+  return {};
+}
+
 Result<void> Ground::restore_freezer() {
   TRY(settle());
-  for (const PlannedDir& dir : plan_.dirs) {
+  for (size_t i = 0; i < plan_.dirs.size(); ++i) {
+    const PlannedDir& dir = plan_.dirs[i];
     if (!dir.frozen || !wants_properties(dir)) continue;
-    const bool unified = hierarchies_->at(dir.hierarchy).unified;
-    const std::string name = label(*hierarchies_, dir.hierarchy, dir.path);
-    const Fd fd = TRY_CTX(open_dir(hierarchies_->root_fd(dir.hierarchy), dir.path), name);
-    auto done = write_control(fd.get(), unified ? "cgroup.freeze" : "freezer.state", unified ? "1" : "FROZEN");
-    if (!done) return fail(std::move(done).error().with_code(Code::kFreezer).about(name));
+    frozen_.push_back(i);
+    TRY(write_freezer(dir, true));
   }
   return {};
+}
+
+void Ground::thaw() {
+  for (const size_t i : std::exchange(frozen_, {})) {
+    const auto done = write_freezer(plan_.dirs[i], false);
+    if (!done) log::warning(done.error().line(), ", ignoring");
+  }
 }
 
 // Dying tasks count as members until they are reaped, so rmdir(2) may say EBUSY for a while.

@@ -35,7 +35,7 @@ class Ground {
   bool has_prefix(uint32_t set) const;
   // The first directory of the unified hierarchy on the way (the prefix, if there is one), for clone3(2) with
   // CLONE_INTO_CGROUP, which costs nothing where a move by pid waits up to 20 ms for RCU. -1: none, or the
-  // engine is there already. Tasks born there by enter() must not have a prefix.
+  // engine is there already.
   int unified_fd(uint32_t set) const;
 
   // After all tasks have entered: what cannot be written while a task passes through a namespace root
@@ -43,6 +43,8 @@ class Ground {
   Result<void> settle();
   // Last, just before the tasks are let go: freezes what was frozen when dumped. Calls settle().
   Result<void> restore_freezer();
+  // Undoes it, for when something fails after it: tasks in a frozen v1 cgroup do not even die.
+  void thaw();
   // The directories stay.
   void commit() { committed_ = true; }
 
@@ -64,6 +66,7 @@ class Ground {
   Result<void> make_one(size_t hierarchy, const std::string& path);
   Result<void> fill(const PlannedDir& dir);
   Result<void> open_doors();
+  Result<void> write_freezer(const PlannedDir& dir, bool frozen) const;
   Result<void> write_pid(size_t hierarchy, const std::string& path, pid_t pid) const;
   Result<const PlannedSet*> set_of(uint32_t id) const;
   void remove_created();
@@ -78,6 +81,7 @@ class Ground {
   std::vector<Place> created_;  // in order of creation
   std::map<Place, Door> doors_;
   std::vector<size_t> deferred_;  // indices of plan_.dirs
+  std::vector<size_t> frozen_;    // likewise: what restore_freezer() wrote to
   bool committed_ = false;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/preflight.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "engine/engine.h"

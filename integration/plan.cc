@@ -150,7 +150,7 @@ Result<std::string> cgroup_source(const Plan& plan, const std::string& hierarchy
     else if (recorded != plan.cgroups.paths.end())
       path = recorded->second;
   }
-  return cgroups::join_path(found->mount_point, cgroups::relative(path));
+  return path == "/" ? found->mount_point : cat(found->mount_point, path);
 }
 
 std::string_view mode_name(CgroupMode mode) {

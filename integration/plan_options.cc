@@ -143,6 +143,8 @@ Result<void> put_restore(const Plan& plan, const HostInfo& host, pb::criu_opts& 
         mount->source.empty() ? TRY(cgroup_source(plan, mount->hierarchy, host)) : mount->source;
     mounts.emplace(mounts.begin(), mount->name, source);
   }
+  // Images of runc and ours name every masked file so; which files another kernel had is not known here.
+  if (!seen.contains("/dev/null")) mounts.emplace(mounts.begin(), "/dev/null", "/dev/null");
   add_mounts(mounts, opts);
   if (!opts.has_root() && !plan.root.empty()) opts.set_root(plan.root);
   if (opts.exec_cmd_size() == 0)

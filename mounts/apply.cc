@@ -9,14 +9,17 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/base/io.h"
 #include "mounts/content.h"
 #include "mounts/walk.h"
+
+// glibc has it, but declares it nowhere.
+extern "C" int pivot_root(const char* new_root, const char* put_old);
 
 namespace stasis::mounts {
 namespace {
@@ -71,14 +74,14 @@ void allow_descriptors(size_t count) {
 
 class Builder {
  public:
-  Builder(const RestorePlan& plan, const ApplyEnv& env)
-      : plan_(plan), env_(env), mounted_(plan.mounts.size()) {}
+  Builder(const RestorePlan& plan, const ApplyEnv& env) : plan_(plan), env_(env), mounted_(plan.mounts.size()) {}
 
   Result<Applied> run() {
     allow_descriptors(2 * plan_.mounts.size());
     TRY_CTX(cut_off(), "mount namespace");
     TRY(make_scratch());
     for (size_t i = 0; i < plan_.staged.size(); ++i) TRY(stage(static_cast<int>(i)));
+    for (int i : by_rank()) TRY(prepare(i));
     for (size_t i = 0; i < plan_.mounts.size(); ++i) TRY(build(static_cast<int>(i)));
     for (size_t i = 0; i < plan_.mounts.size(); ++i) TRY(seal(static_cast<int>(i)));
     for (const auto& fs : plan_.staged) TRY(seal_super(fs));
@@ -95,6 +98,9 @@ class Builder {
   Result<void> stage(int i);
   Result<void> fill(const StagedFs& fs, const std::string& name);
   Result<Fd> source(int i);
+  std::vector<int> by_rank() const;
+  std::unexpected<Error> named(int i, Error error) const;
+  Result<void> prepare(int i);
   Result<void> build(int i);
   Result<Fd> target(int i, bool want_dir);
   Result<Fd> make_target(int dirfd, const PlannedMount& m, const std::string& name, bool want_dir);
@@ -108,28 +114,31 @@ class Builder {
 
   const RestorePlan& plan_;
   const ApplyEnv& env_;
-  Fd scratch_, base_;          // tmpfs for staging; the new root directory without submounts
-  std::vector<Fd> staged_;     // roots of plan_.staged
-  std::vector<Fd> mounted_;    // of plan_.mounts; externals are here before they are attached
+  Fd scratch_, base_;        // tmpfs for staging; the new root directory without submounts
+  std::vector<Fd> staged_;   // roots of plan_.staged
+  std::vector<Fd> mounted_;  // of plan_.mounts: an external's source, then the bind, then the mount
   Applied applied_;
 };
 
+// Found now, before anything can hide it; bound in its turn. What is to stay a peer of its source is bound now.
 Result<void> Builder::open_external(int i) {
   const PlannedMount& m = plan_.mounts[i];
-  auto fd = clone_mount(AT_FDCWD, m.host_path.c_str());
-  if (!fd) return fail(std::move(fd).error().context("source of an external mount").with_code(Code::kMountTarget).about(about(m.mountpoint)));
+  auto fd = m.outer_sharing ? clone_mount(AT_FDCWD, m.host_path.c_str()) : open_at(AT_FDCWD, m.host_path, O_PATH);
+  if (!fd)
+    return fail(std::move(fd)
+                    .error()
+                    .context("source of an external mount")
+                    .with_code(Code::kMountTarget)
+                    .about(about(m.mountpoint)));
   mounted_[i] = *std::move(fd);
   return {};
 }
 
-// Everything from outside is cloned here, before anything can hide it: first what is to stay a peer of its
-// source, then, with the rest of the namespace cut down to slaves, everything else.
+// Then the whole namespace is cut down to slaves of the engine's.
 Result<void> Builder::cut_off() {
   for (size_t i = 0; i < plan_.mounts.size(); ++i)
-    if (plan_.mounts[i].outer_sharing) TRY(open_external(static_cast<int>(i)));
+    if (plan_.mounts[i].from == From::kExternal) TRY(open_external(static_cast<int>(i)));
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return fail_sys("make-rslave");
-  for (size_t i = 0; i < plan_.mounts.size(); ++i)
-    if (plan_.mounts[i].from == From::kExternal && !mounted_[i]) TRY(open_external(static_cast<int>(i)));
   const std::string& source = env_.root_source.empty() ? "/" : env_.root_source;
   auto base = clone_mount(AT_FDCWD, source.c_str());
   if (!base) return fail(std::move(base).error().with_code(Code::kMountTarget).about(about("/")));
@@ -203,7 +212,8 @@ Result<void> Builder::open_pty(const StagedFs& fs, uint32_t index) {
 // A detached bind of what mount `i` shows.
 Result<Fd> Builder::source(int i) {
   const PlannedMount& m = plan_.mounts[i];
-  if (m.from == From::kExternal) return std::move(mounted_[i]);
+  if (m.outer_sharing) return std::move(mounted_[i]);
+  if (m.from == From::kExternal) return clone_mount(mounted_[i].get(), "");
   int top = base_.get();
   if (m.from == From::kStaged) {
     const StagedFs& fs = plan_.staged[m.staged];
@@ -242,30 +252,45 @@ Result<Fd> Builder::target(int i, bool want_dir) {
   return here;
 }
 
-Result<void> Builder::build(int i) {
+// mountinfo lists mounts in the order in which they were made, and so does the image.
+std::vector<int> Builder::by_rank() const {
+  std::vector<int> order(plan_.mounts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, {}, [&](int i) { return plan_.mounts[i].rank; });
+  return order;
+}
+
+// What went wrong with mount `i`; a name that does not exist is a missing source or target.
+std::unexpected<Error> Builder::named(int i, Error error) const {
+  Code code = error.code() == Code::kNotFound ? Code::kMountTarget : error.code();
+  return fail(std::move(error).with_code(code).about(about(plan_.mounts[i].mountpoint)));
+}
+
+Result<void> Builder::prepare(int i) {
   const PlannedMount& m = plan_.mounts[i];
+  auto fd = source(i);
+  if (!fd) return named(i, std::move(fd).error());
+  if (!m.outer_master && !m.outer_sharing)
+    if (auto ok = set_propagation(fd->get(), MS_PRIVATE); !ok) return named(i, std::move(ok).error());
+  mounted_[i] = *std::move(fd);
+  return {};
+}
+
+Result<void> Builder::build(int i) {
   auto put = [&]() -> Result<void> {
-    Fd fd = TRY(source(i));
-    bool dir = TRY(is_directory(fd.get()));
+    bool dir = TRY(is_directory(mounted_[i].get()));
     Fd place = TRY_CTX(target(i, dir), "mountpoint");
     if (TRY(is_directory(place.get())) != dir)
       return fail(Code::kMountTarget, dir ? "its mountpoint is not a directory" : "its mountpoint is a directory");
-    if (!m.outer_master && !m.outer_sharing) TRY(set_propagation(fd.get(), MS_PRIVATE));
-    TRY(attach(fd.get(), place.get(), ""));
-    mounted_[i] = std::move(fd);
-    return {};
+    return attach(mounted_[i].get(), place.get(), "");
   };
-  if (auto ok = put(); !ok) {
-    Code code = ok.error().code() == Code::kNotFound ? Code::kMountTarget : ok.error().code();
-    return fail(std::move(ok).error().with_code(code).about(about(m.mountpoint)));
-  }
+  if (auto ok = put(); !ok) return named(i, std::move(ok).error());
   return {};
 }
 
 // Flags come last, because a read-only parent would not let mountpoints be made.
 Result<void> Builder::seal(int i) {
-  if (auto ok = set_flags(mounted_[i].get(), plan_.mounts[i].flags); !ok)
-    return fail(std::move(ok).error().about(about(plan_.mounts[i].mountpoint)));
+  if (auto ok = set_flags(mounted_[i].get(), plan_.mounts[i].flags); !ok) return named(i, std::move(ok).error());
   return {};
 }
 
@@ -281,7 +306,7 @@ Result<void> Builder::seal_super(const StagedFs& fs) {
 // pivot_root(2), NOTES: with "." twice the old root ends up on top of the new one, and can be taken off.
 Result<void> Builder::enter() {
   if (fchdir(mounted_[0].get()) != 0) return fail_sys("fchdir");
-  if (syscall(SYS_pivot_root, ".", ".") != 0) return fail_sys("pivot_root");
+  if (pivot_root(".", ".") != 0) return fail_sys("pivot_root");
   if (umount2(".", MNT_DETACH) != 0) return fail_sys("umount of the old root");
   if (chdir("/") != 0) return fail_sys("chdir", "/");
   return {};
@@ -302,14 +327,13 @@ Result<void> Builder::propagate(const PropagationStep& step) {
     if (step.shared) TRY(set_propagation(fd, MS_SHARED));
     return {};
   };
-  if (auto ok = set(); !ok) return fail(std::move(ok).error().about(about(m.mountpoint)));
+  if (auto ok = set(); !ok) return named(step.mount, std::move(ok).error());
   return {};
 }
 
 Result<void> Builder::forbid_binds(int i) {
   if (!plan_.mounts[i].unbindable) return {};
-  if (auto ok = set_propagation(mounted_[i].get(), MS_UNBINDABLE); !ok)
-    return fail(std::move(ok).error().about(about(plan_.mounts[i].mountpoint)));
+  if (auto ok = set_propagation(mounted_[i].get(), MS_UNBINDABLE); !ok) return named(i, std::move(ok).error());
   return {};
 }
 

@@ -24,7 +24,7 @@ struct ApplyEnv {
 struct PtyMaster {
   uint32_t s_dev = 0;  // of the devpts, in the image
   uint32_t index = 0;
-  Fd fd;               // unlocked
+  Fd fd;  // unlocked
 };
 struct Applied {
   std::vector<PtyMaster> ptys;

@@ -75,7 +75,8 @@ Meta meta_of(archive_entry* e) {
   m.gid = static_cast<gid_t>(archive_entry_gid(e));
   m.mode = archive_entry_mode(e) & 07777;
   m.times[1] = {archive_entry_mtime(e), archive_entry_mtime_nsec(e)};
-  m.times[0] = archive_entry_atime_is_set(e) ? timespec{archive_entry_atime(e), archive_entry_atime_nsec(e)} : m.times[1];
+  m.times[0] =
+      archive_entry_atime_is_set(e) ? timespec{archive_entry_atime(e), archive_entry_atime_nsec(e)} : m.times[1];
   const char* name;
   const void* value;
   size_t size;
@@ -125,8 +126,7 @@ Result<void> Extractor::run() {
   archive_.reset(archive_read_new());
   archive* a = archive_.get();
   bool ok = archive_read_support_filter_gzip(a) == ARCHIVE_OK && archive_read_support_filter_none(a) == ARCHIVE_OK &&
-            archive_read_support_format_tar(a) == ARCHIVE_OK &&
-            archive_read_open_fd(a, in_, 1 << 16) == ARCHIVE_OK;
+            archive_read_support_format_tar(a) == ARCHIVE_OK && archive_read_open_fd(a, in_, 1 << 16) == ARCHIVE_OK;
   if (!ok) return archive_error("open archive");
   for (size_t count = 0;; ++count) {
     archive_entry* e = nullptr;
@@ -166,8 +166,8 @@ Result<void> Extractor::make(archive_entry* e, const std::string& path, Meta met
   Place at = TRY_CTX(place(path), "archive entry");
   const char* name = at.name.c_str();
   if (std::erase_if(meta.xattrs, [](const auto& x) { return x.first == kSocketMark; })) type = AE_IFSOCK;
-  dev_t device = type == AE_IFCHR || type == AE_IFBLK
-                     ? makedev(archive_entry_rdevmajor(e), archive_entry_rdevminor(e)) : 0;
+  dev_t device =
+      type == AE_IFCHR || type == AE_IFBLK ? makedev(archive_entry_rdevmajor(e), archive_entry_rdevminor(e)) : 0;
   switch (type) {
     case AE_IFDIR:
       if (mkdirat(at.dir.get(), name, 0700) != 0) return fail_sys("mkdir", path);
@@ -184,7 +184,10 @@ Result<void> Extractor::make(archive_entry* e, const std::string& path, Meta met
       if (symlinkat(to, at.dir.get(), name) != 0) return fail_sys("symlink", path);
       break;
     }
-    case AE_IFCHR: case AE_IFBLK: case AE_IFIFO: case AE_IFSOCK:
+    case AE_IFCHR:
+    case AE_IFBLK:
+    case AE_IFIFO:
+    case AE_IFSOCK:
       if (mknodat(at.dir.get(), name, type | 0600, device) != 0) return fail_sys("mknod", path);
       break;
     default: return corrupt("an archive entry of unknown type", path);
@@ -214,7 +217,8 @@ Result<void> Extractor::content(int fd, int64_t size, const std::string& path) {
 }
 
 // chown first: it takes away set-id bits and file capabilities.
-Result<void> Extractor::finish(int dirfd, const std::string& name, const Meta& meta, bool is_link, const std::string& path) {
+Result<void> Extractor::finish(int dirfd, const std::string& name, const Meta& meta, bool is_link,
+                               const std::string& path) {
   const char* at = name.empty() ? "." : name.c_str();
   if (fchownat(dirfd, at, meta.uid, meta.gid, AT_SYMLINK_NOFOLLOW) != 0) return fail_sys("chown", path);
   // We made it a moment ago in a file system that nobody else sees yet: it is no link.

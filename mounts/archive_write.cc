@@ -21,8 +21,8 @@
 namespace stasis::mounts {
 namespace {
 
-constexpr int kMaxDepth = 200;              // descriptors held by the walk
-constexpr size_t kMaxXattr = 64 << 10;      // XATTR_SIZE_MAX, XATTR_LIST_MAX
+constexpr int kMaxDepth = 200;          // descriptors held by the walk
+constexpr size_t kMaxXattr = 64 << 10;  // XATTR_SIZE_MAX, XATTR_LIST_MAX
 constexpr size_t kBuffer = 1 << 20;
 constexpr size_t kHoleWindow = 1ull << 30;  // never touched, only its length counts
 
@@ -36,7 +36,8 @@ using Entry = std::unique_ptr<archive_entry, FreeEntry>;
 
 class Writer {
  public:
-  explicit Writer(int tree_dirfd) : tree_(tree_dirfd) {}
+  explicit Writer(int tree_dirfd)
+      : tree_(tree_dirfd), buffer_(kBuffer), xattr_names_(kMaxXattr), xattr_value_(kMaxXattr) {}
   ~Writer() {
     if (zeros_ != MAP_FAILED) munmap(zeros_, kHoleWindow);
   }
@@ -64,7 +65,7 @@ class Writer {
   std::unique_ptr<archive, CloseArchive> archive_;
   std::map<ino_t, std::string> linked_;  // files with several names, by inode
   std::vector<std::pair<off_t, off_t>> regions_;
-  std::vector<char> buffer_;
+  std::vector<char> buffer_, xattr_names_, xattr_value_;
   void* zeros_ = MAP_FAILED;
 };
 
@@ -87,7 +88,8 @@ Result<void> Writer::run(int out_fd) {
 // The walk of one directory: itself first, then what is in it.
 Result<void> Writer::directory(int fd, const std::string& path, int depth) {
   if (depth > kMaxDepth)
-    return fail(Error(Code::kUnsupportedMount, cat("directories are nested deeper than ", kMaxDepth)).about(path.substr(0, 200)));
+    return fail(Error(Code::kUnsupportedMount, cat("directories are nested deeper than ", kMaxDepth))
+                    .about(path.substr(0, 200)));
   struct stat st;
   if (fstat(fd, &st) != 0) return fail_sys("fstat", path);
   Entry e(archive_entry_new());
@@ -195,7 +197,6 @@ Result<void> Writer::zeros(off_t count, const std::string& path) {
 }
 
 Result<void> Writer::data(int fd, const std::string& path, off_t size) {
-  buffer_.resize(kBuffer);
   off_t at = 0;
   for (auto [begin, end] : regions_) {
     TRY(zeros(begin - at, path));
@@ -215,7 +216,7 @@ Result<void> Writer::data(int fd, const std::string& path, off_t size) {
 }
 
 Result<void> Writer::xattrs(archive_entry* e, const std::string& proc_path, bool follow, const std::string& path) {
-  std::vector<char> names(kMaxXattr), value(kMaxXattr);
+  std::vector<char>&names = xattr_names_, &value = xattr_value_;
   auto list = follow ? listxattr : llistxattr;
   auto get = follow ? getxattr : lgetxattr;
   ssize_t size = list(proc_path.c_str(), names.data(), names.size());
@@ -238,8 +239,9 @@ Result<void> write_archive(int tree_dirfd, int out_fd) { return Writer(tree_dirf
 Result<void> check_empty(int tree_dirfd, const std::string& mountpoint) {
   auto names = TRY(list_dir(tree_dirfd, "."));
   if (names.empty()) return {};
-  return fail(Error(Code::kUnsupportedMount, cat("it holds \"", names[0], "\", and content of this file system is not kept"))
-                  .about(cat("mount ", mountpoint)));
+  return fail(
+      Error(Code::kUnsupportedMount, cat("it holds \"", names[0], "\", and content of this file system is not kept"))
+          .about(cat("mount ", mountpoint)));
 }
 
 }  // namespace stasis::mounts

@@ -39,8 +39,8 @@ const std::string* Classifier::external_key(const Mount& mount) const {
   for (const auto& e : options_.externals)
     if (e.kind == "mnt" && !e.key.empty() && clean_key(e.key) == mount.mountpoint) name = &e.value;
   if (!name || !rebuildable(mount)) return name;
-  bool other = std::ranges::any_of(
-      table_.mounts, [&](const Mount& m) { return m.mountpoint == mount.mountpoint && !rebuildable(m); });
+  bool other = std::ranges::any_of(table_.mounts,
+                                   [&](const Mount& m) { return m.mountpoint == mount.mountpoint && !rebuildable(m); });
   return other ? nullptr : name;
 }
 
@@ -67,7 +67,9 @@ bool Classifier::whole_is_mounted(const Mount& mount) const {
 const Mount* Classifier::best_match(const Mount& mount) const {
   const Mount* best = nullptr;
   auto rank = [&](const Mount& m) {
-    int group = m.shared_id && m.shared_id == mount.shared_id ? 2 : m.shared_id && m.shared_id == mount.master_id ? 1 : 0;
+    int group = m.shared_id && m.shared_id == mount.shared_id   ? 2
+                : m.shared_id && m.shared_id == mount.master_id ? 1
+                                                                : 0;
     return std::pair(group, m.root.size());
   };
   for (const Mount* m : engine_.of_device(mount.s_dev)) {
@@ -198,8 +200,9 @@ std::vector<Treatment> Classifier::run(std::vector<Error>* errors) const {
   for (const Mount& m : table_.mounts)
     for (int c : m.children)
       if (all[&m - table_.mounts.data()].how == How::kSkip && all[c].how != How::kSkip)
-        errors->push_back(Error(Code::kUnsupportedMount, cat("the mount below it, ", m.mountpoint, ", is to be skipped"))
-                              .about(describe(table_.mounts[c])));
+        errors->push_back(
+            Error(Code::kUnsupportedMount, cat("the mount below it, ", m.mountpoint, ", is to be skipped"))
+                .about(describe(table_.mounts[c])));
   return all;
 }
 

@@ -10,12 +10,13 @@
 namespace stasis::mounts {
 
 // The root directory of exactly this mount, without what is mounted inside it, open for reading. Call it
-// after setns(2) into the mount namespace. A covered or unbindable mount is laid open in a private copy of the namespace:
-// the calling thread is then left in that copy, so setns(2) back afterwards, as one has to anyway.
+// after setns(2) into the mount namespace. A covered or unbindable mount is laid open in a private copy of the
+// namespace: the calling thread is then left in that copy, so setns(2) back afterwards, as one has to anyway.
 Result<Fd> open_mount_root(const Table& table, int mnt_id);
 
 // Every file of the file system of `tree_dirfd`, below it, with "./" in front. Unix socket nodes become empty
 // files with the extended attribute kSocketMark. A file that vanishes meanwhile is an error: nothing runs.
+// Needs the caller's own /proc at /proc (there is no llistxattrat(2)): call it after setns(2) back.
 Result<void> write_archive(int tree_dirfd, int out_fd);
 // Fails with kUnsupportedMount if there is any file.
 Result<void> check_empty(int tree_dirfd, const std::string& mountpoint);

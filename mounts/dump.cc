@@ -79,7 +79,8 @@ std::vector<ContentJob> content_jobs(const Table& table, const std::vector<pb::m
     if (!type) type = find_auto_fstype(m->fstype, {"all"});
     if (!type || (type->cls != FsClass::kContent && type->cls != FsClass::kEmpty)) continue;
     if (e.root() != "/") {
-      bool whole = std::ranges::any_of(entries, [&](const auto& o) { return o.root_dev() == m->s_dev && o.root() == "/"; });
+      bool whole =
+          std::ranges::any_of(entries, [&](const auto& o) { return o.root_dev() == m->s_dev && o.root() == "/"; });
       if (whole) continue;
     }
     bool archive = type->cls == FsClass::kContent;

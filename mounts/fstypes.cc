@@ -93,8 +93,10 @@ uint32_t mount_flags(std::string_view words, std::vector<std::string>* unknown) 
   uint32_t flags = 0;
   for (auto word : split(words, ',')) {
     auto it = std::ranges::find(kMountWords, word, &Word::name);
-    if (it != kMountWords.end()) flags |= it->bit;
-    else if (word != "rw" && unknown) unknown->emplace_back(word);
+    if (it != kMountWords.end())
+      flags |= it->bit;
+    else if (word != "rw" && unknown)
+      unknown->emplace_back(word);
   }
   // mountinfo has no word for strictatime; MS_* has no bit for "none of the three".
   if (!(flags & (MS_RELATIME | MS_NOATIME))) flags |= MS_STRICTATIME;
@@ -106,8 +108,10 @@ SuperOptions super_options(std::string_view words) {
   std::vector<std::string> rest;
   for (auto word : split(words, ',')) {
     auto it = std::ranges::find(kSuperWords, word, &Word::name);
-    if (it != kSuperWords.end()) options.flags |= it->bit;
-    else if (word != "rw" && word != "seclabel" && !word.empty()) rest.emplace_back(word);
+    if (it != kSuperWords.end())
+      options.flags |= it->bit;
+    else if (word != "rw" && word != "seclabel" && !word.empty())
+      rest.emplace_back(word);
   }
   options.data = join(rest, ",");
   return options;
@@ -133,8 +137,10 @@ uint64_t mount_attrs(uint32_t flags) {
     if (flags & word.bit) attrs |= word.attr;
   // The time setting is a number in the MOUNT_ATTR__ATIME bits, not flags: relatime is 0.
   attrs &= ~static_cast<uint64_t>(MOUNT_ATTR__ATIME);
-  if (flags & MS_NOATIME) attrs |= MOUNT_ATTR_NOATIME;
-  else if (flags & MS_STRICTATIME) attrs |= MOUNT_ATTR_STRICTATIME;
+  if (flags & MS_NOATIME)
+    attrs |= MOUNT_ATTR_NOATIME;
+  else if (flags & MS_STRICTATIME)
+    attrs |= MOUNT_ATTR_STRICTATIME;
   return attrs;
 }
 

@@ -25,7 +25,8 @@ std::unexpected<Error> gone(const Mount& mount, std::string why) {
 Result<Fd> open_at_mountpoint(const Mount& mount, bool same_namespace) {
   Fd place = TRY(open_at(AT_FDCWD, mount.mountpoint, O_PATH | O_NOFOLLOW));
   struct statx sx;
-  if (statx(place.get(), "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_BASIC_STATS, &sx) != 0) return fail_sys("statx", mount.mountpoint);
+  if (statx(place.get(), "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_BASIC_STATS, &sx) != 0)
+    return fail_sys("statx", mount.mountpoint);
   bool same = sx.stx_dev_major == mount.major && sx.stx_dev_minor == mount.minor;
   if (same_namespace && (sx.stx_mask & STATX_MNT_ID)) same &= sx.stx_mnt_id == static_cast<uint64_t>(mount.mnt_id);
   if (!same) return gone(mount, "another mount was found at its mountpoint");

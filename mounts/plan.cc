@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "mounts/dump.h"
 
@@ -43,7 +44,8 @@ class Planner {
 
  private:
   Result<void> check_entry(const pb::mnt_entry& e) const;
-  Result<void> find_tree();
+  Result<std::vector<int>> find_parents();
+  Result<void> find_order();
   Result<PlannedMount> place(const pb::mnt_entry& e, bool is_root);
   Result<void> choose_source(const pb::mnt_entry& e, bool is_root, PlannedMount* m);
   Result<void> external(const std::string& name, const pb::mnt_entry& e, PlannedMount* m) const;
@@ -73,42 +75,64 @@ Result<void> Planner::check_entry(const pb::mnt_entry& e) const {
   return {};
 }
 
-// Orders entries parents first, siblings deepest first, and finds rings and orphans.
-Result<void> Planner::find_tree() {
+// Finds the root, and each entry's parent as an index (-1: none).
+Result<std::vector<int>> Planner::find_parents() {
   if (entries_.empty()) return corrupt("no mounts", "/");
   if (entries_.size() > kMaxMounts) return corrupt("too many mounts", "/");
   std::map<uint32_t, int> by_id;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    if (auto ok = check_entry(entries_[i]); !ok) return ok;
-    if (!by_id.emplace(entries_[i].mnt_id(), i).second) return corrupt("two mounts with one id", entries_[i].mountpoint());
+    TRY(check_entry(entries_[i]));
+    if (!by_id.emplace(entries_[i].mnt_id(), i).second)
+      return corrupt("two mounts with one id", entries_[i].mountpoint());
   }
-  std::vector<std::vector<int>> children(entries_.size());
-  int root = -1;
+  std::vector<int> parents(entries_.size(), -1);
   for (size_t i = 0; i < entries_.size(); ++i) {
     auto parent = by_id.find(entries_[i].parent_mnt_id());
-    if (parent != by_id.end() && parent->second != static_cast<int>(i)) {
-      std::string mountpoint = normal(entries_[i].mountpoint());
-      if (!is_under(mountpoint, normal(entries_[parent->second].mountpoint())))
-        return corrupt("it is not below its parent", mountpoint);
-      if (mountpoint == "/") return refuse(Code::kUnsupportedMount, "it covers the root directory", "/");
-      children[parent->second].push_back(i);
-    } else if (root >= 0) {
-      return corrupt("its parent is missing", entries_[i].mountpoint());
-    } else {
-      root = i;
+    std::string mountpoint = normal(entries_[i].mountpoint());
+    if (parent == by_id.end() || parent->second == static_cast<int>(i)) {
+      if (root_) return corrupt("its parent is missing", mountpoint);
+      if (mountpoint != "/") return corrupt("the root mount is not at /", mountpoint);
+      root_ = &entries_[i];
+      continue;
+    }
+    if (!is_under(mountpoint, normal(entries_[parent->second].mountpoint())))
+      return corrupt("it is not below its parent", mountpoint);
+    if (mountpoint == "/") return refuse(Code::kUnsupportedMount, "it covers the root directory", "/");
+    parents[i] = parent->second;
+  }
+  if (!root_) return corrupt("the parents of the mounts form a ring", "/");
+  return parents;
+}
+
+// The order to attach in: as in the image, but a mount comes after its parent, and after siblings whose
+// mountpoints it will hide.
+Result<void> Planner::find_order() {
+  std::vector<int> parents = TRY(find_parents());
+  std::vector<std::vector<int>> children(entries_.size()), unblocks(entries_.size());
+  std::vector<int> blockers(entries_.size(), 0);
+  for (size_t i = 0; i < entries_.size(); ++i)
+    if (parents[i] >= 0) children[parents[i]].push_back(static_cast<int>(i));
+  auto before = [&](int first, int second) {
+    unblocks[first].push_back(second);
+    ++blockers[second];
+  };
+  for (size_t p = 0; p < entries_.size(); ++p) {
+    for (int c : children[p]) {
+      before(static_cast<int>(p), c);
+      std::string place = normal(entries_[c].mountpoint());
+      for (int other : children[p]) {
+        std::string deeper = normal(entries_[other].mountpoint());
+        if (deeper.size() > place.size() && is_under(deeper, place)) before(other, c);
+      }
     }
   }
-  if (root < 0) return corrupt("the parents of the mounts form a ring", "/");
-  if (normal(entries_[root].mountpoint()) != "/") return corrupt("the root mount is not at /", entries_[root].mountpoint());
-  root_ = &entries_[root];
-  auto depth = [&](int i) { return std::ranges::count(normal(entries_[i].mountpoint()), '/'); };
-  std::vector<int> stack{root};
-  while (!stack.empty()) {
-    int i = stack.back();
-    stack.pop_back();
+  std::set<int> ready{static_cast<int>(root_ - entries_.data())};
+  while (!ready.empty()) {
+    int i = *ready.begin();
+    ready.erase(ready.begin());
     order_.push_back(i);
-    std::ranges::stable_sort(children[i], std::greater<>(), depth);
-    for (auto c = children[i].rbegin(); c != children[i].rend(); ++c) stack.push_back(*c);
+    for (int next : unblocks[i])
+      if (--blockers[next] == 0) ready.insert(next);
   }
   if (order_.size() != entries_.size()) return corrupt("the parents of some mounts form a ring", "/");
   return {};
@@ -120,7 +144,8 @@ Result<void> Planner::external(const std::string& name, const pb::mnt_entry& e, 
     return refuse(Code::kUnsupportedMount, "it is a file system on a device of the other machine", m->mountpoint);
   if (name == kAutoKey) {
     if (!options_.auto_ext_mnt)
-      return refuse(Code::kMountTarget, "its source was found automatically; give --external mnt[] here too", m->mountpoint);
+      return refuse(Code::kMountTarget, "its source was found automatically; give --external mnt[] here too",
+                    m->mountpoint);
     if (!is_clean_path(e.source())) return corrupt("its source is not a clean absolute path", m->mountpoint);
     m->host_path = e.source();
     return {};
@@ -129,10 +154,12 @@ Result<void> Planner::external(const std::string& name, const pb::mnt_entry& e, 
   for (const auto& x : options_.externals)
     if (x.kind == "mnt" && x.key == name) found = &x;
   if (!found)
-    return refuse(Code::kMountTarget, cat("no source for the external mount \"", name, "\": give --external mnt[", name, "]:PATH"),
+    return refuse(Code::kMountTarget,
+                  cat("no source for the external mount \"", name, "\": give --external mnt[", name, "]:PATH"),
                   m->mountpoint);
   if (found->value.empty() || found->value.find('\0') != std::string::npos)
-    return refuse(Code::kMountTarget, cat("the source given for the external mount \"", name, "\" is empty"), m->mountpoint);
+    return refuse(Code::kMountTarget, cat("the source given for the external mount \"", name, "\" is empty"),
+                  m->mountpoint);
   m->host_path = found->value;
   return {};
 }
@@ -149,12 +176,14 @@ std::string staged_data(const std::string& fstype, const std::string& words) {
 
 Result<int> Planner::stage(const pb::mnt_entry& e) {
   std::string mountpoint = normal(e.mountpoint());
-  const FsType* type = e.fstype() == kFsAuto ? find_auto_fstype(e.fsname(), options_.enable_fs) : find_fstype(e.fstype());
+  const FsType* type =
+      e.fstype() == kFsAuto ? find_auto_fstype(e.fsname(), options_.enable_fs) : find_fstype(e.fstype());
   if (!type && e.fstype() == kFsAuto)
-    return refuse(Code::kUnsupportedMount, cat("file system \"", e.fsname().substr(0, 32), "\" needs --enable-fs"), mountpoint);
-  if (!type || type->cls == FsClass::kForeign || e.fstype() == kFsUnsupported)
-    return refuse(Code::kUnsupportedMount, cat("a file system of type ", type ? type->name : "unknown", " cannot be rebuilt"),
+    return refuse(Code::kUnsupportedMount, cat("file system \"", e.fsname().substr(0, 32), "\" needs --enable-fs"),
                   mountpoint);
+  if (!type || type->cls == FsClass::kForeign || e.fstype() == kFsUnsupported)
+    return refuse(Code::kUnsupportedMount,
+                  cat("a file system of type ", type ? type->name : "unknown", " cannot be rebuilt"), mountpoint);
   auto known = std::ranges::find(plan_.staged, e.root_dev(), &StagedFs::s_dev);
   if (known != plan_.staged.end()) {
     if (known->fstype != type->name) return corrupt("two types for one file system", mountpoint);
@@ -213,7 +242,8 @@ Result<void> Planner::check_sharing(const PlannedMount& m) const {
   bool has_children = std::ranges::any_of(
       plan_.mounts, [&](const PlannedMount& c) { return c.parent >= 0 && &plan_.mounts[c.parent] == &m; });
   if (m.outer_sharing && has_children)
-    return refuse(Code::kUnsupportedMount, "it is shared with the host and has mounts of the container in it", m.mountpoint);
+    return refuse(Code::kUnsupportedMount, "it is shared with the host and has mounts of the container in it",
+                  m.mountpoint);
   return {};
 }
 
@@ -240,8 +270,10 @@ Result<void> Planner::plan_propagation() {
   for (const auto& m : all)
     if (m.shared_id && !waiting.contains(m.shared_id)) waiting[m.shared_id] = TRY(leader(m.shared_id, m));
   while (!waiting.empty()) {
-    auto ready = std::ranges::find_if(waiting, [&](const auto& w) { return !waiting.contains(all[w.second].master_id); });
-    if (ready == waiting.end()) return corrupt("its peer groups are slaves of each other", all[waiting.begin()->second].mountpoint);
+    auto ready =
+        std::ranges::find_if(waiting, [&](const auto& w) { return !waiting.contains(all[w.second].master_id); });
+    if (ready == waiting.end())
+      return corrupt("its peer groups are slaves of each other", all[waiting.begin()->second].mountpoint);
     auto [group, first] = *ready;
     waiting.erase(ready);
     PropagationStep step{first};
@@ -252,7 +284,8 @@ Result<void> Planner::plan_propagation() {
     step.shared = true;
     plan_.propagation.push_back(step);
     for (size_t i = 0; i < all.size(); ++i)
-      if (all[i].shared_id == group && static_cast<int>(i) != first) plan_.propagation.push_back({static_cast<int>(i), first});
+      if (all[i].shared_id == group && static_cast<int>(i) != first)
+        plan_.propagation.push_back({static_cast<int>(i), first});
   }
   for (size_t i = 0; i < all.size(); ++i)
     if (!all[i].shared_id && inner(all[i].master_id))
@@ -261,17 +294,19 @@ Result<void> Planner::plan_propagation() {
 }
 
 Result<RestorePlan> Planner::run() {
-  TRY(find_tree());
+  TRY(find_order());
   std::map<uint32_t, int> placed;
   for (int i : order_) {
     const auto& e = entries_[i];
     PlannedMount m = TRY(place(e, &e == root_));
+    m.rank = i;
     if (&e != root_) m.parent = placed[e.parent_mnt_id()];
     placed[e.mnt_id()] = static_cast<int>(plan_.mounts.size());
     plan_.mounts.push_back(std::move(m));
   }
   for (auto& m : plan_.mounts)
-    m.outer_master = m.master_id && std::ranges::none_of(plan_.mounts, [&](const auto& o) { return o.shared_id == m.master_id; });
+    m.outer_master =
+        m.master_id && std::ranges::none_of(plan_.mounts, [&](const auto& o) { return o.shared_id == m.master_id; });
   for (const auto& m : plan_.mounts) TRY(check_sharing(m));
   TRY(plan_propagation());
   return std::move(plan_);

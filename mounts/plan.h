@@ -21,10 +21,10 @@ struct StagedFs {
   std::string fstype;
   FsClass cls = FsClass::kKernel;
   std::string source;
-  std::string data;       // mount(2)'s last argument
-  uint32_t flags = 0;     // MS_* of the superblock
-  std::string image;      // kContent: what to fill it with, else empty
-  std::string mountpoint; // of its first mount, for messages
+  std::string data;        // mount(2)'s last argument
+  uint32_t flags = 0;      // MS_* of the superblock
+  std::string image;       // kContent: what to fill it with, else empty
+  std::string mountpoint;  // of its first mount, for messages
 };
 
 struct PlannedMount {
@@ -38,6 +38,7 @@ struct PlannedMount {
   std::string subpath;     // below the source's root, "" for the root itself
   std::string host_path;   // kExternal
   int mnt_id = 0;          // in the image
+  int rank = 0;            // place in the image, so in mountinfo
   int parent = -1;         // index in plan.mounts; -1: the new root
   std::string mountpoint;  // in the container, absolute
   uint32_t flags = 0;      // per-mount MS_* bits, no propagation
@@ -60,7 +61,7 @@ struct PropagationStep {
 
 struct RestorePlan {
   std::vector<StagedFs> staged;
-  std::vector<PlannedMount> mounts;  // parents first, [0] is the root
+  std::vector<PlannedMount> mounts;  // in the order to attach them, [0] is the root
   std::vector<PropagationStep> propagation;
 
   // "" if there is no such mount. The path of a covered mount leads to what covers it.

@@ -35,7 +35,9 @@ std::string join_path(std::string_view dir, std::string_view rest) {
   return cat(dir, "/", rest);
 }
 
-std::string describe(const procfs::MountInfo& mount) { return cat("mount ", mount.mountpoint, " (", mount.fstype, ")"); }
+std::string describe(const procfs::MountInfo& mount) {
+  return cat("mount ", mount.mountpoint, " (", mount.fstype, ")");
+}
 
 Result<Table> Table::build(std::vector<procfs::MountInfo> infos) {
   Table t;

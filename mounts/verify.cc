@@ -26,7 +26,8 @@ class Comparison {
   void compare(int planned, int found) {
     const PlannedMount& p = plan_.mounts[planned];
     const Mount& m = now_.mounts[found];
-    if (!p.fstype.empty() && p.fstype != m.fstype) differ(p.mountpoint, cat("type ", m.fstype, " instead of ", p.fstype));
+    if (!p.fstype.empty() && p.fstype != m.fstype)
+      differ(p.mountpoint, cat("type ", m.fstype, " instead of ", p.fstype));
     uint32_t flags = mount_flags(m.options);
     if (flags != p.flags) differ(p.mountpoint, cat("flags ", flag_words(flags), " instead of ", flag_words(p.flags)));
     if (!!m.shared_id != !!p.shared_id) differ(p.mountpoint, m.shared_id ? "it is shared" : "it is not shared");
@@ -41,7 +42,8 @@ class Comparison {
     std::vector<int> rest = m.children;
     for (size_t i = 0; i < plan_.mounts.size(); ++i) {
       if (plan_.mounts[i].parent != planned) continue;
-      auto same = std::ranges::find_if(rest, [&](int c) { return now_.mounts[c].mountpoint == plan_.mounts[i].mountpoint; });
+      auto same =
+          std::ranges::find_if(rest, [&](int c) { return now_.mounts[c].mountpoint == plan_.mounts[i].mountpoint; });
       if (same == rest.end()) {
         differ(plan_.mounts[i].mountpoint, "it is missing");
         continue;

@@ -52,10 +52,14 @@ class Parser {
       const bool hidden = shared && overridden(spec.name);
       if (hidden) return;
       const std::string no = spec.negatable ? cat("no-", spec.name) : "";
-      if (spec.name == name) exact = {&spec, true};
-      else if (!no.empty() && no == name && !exact.spec) exact = {&spec, false};
-      else if (spec.name.starts_with(name)) prefixed.push_back({&spec, true});
-      else if (!no.empty() && no.starts_with(name)) prefixed.push_back({&spec, false});
+      if (spec.name == name)
+        exact = {&spec, true};
+      else if (!no.empty() && no == name && !exact.spec)
+        exact = {&spec, false};
+      else if (spec.name.starts_with(name))
+        prefixed.push_back({&spec, true});
+      else if (!no.empty() && no.starts_with(name))
+        prefixed.push_back({&spec, false});
     });
     if (exact.spec) return exact;
     if (prefixed.size() == 1) return prefixed[0];

@@ -18,28 +18,50 @@ struct Known {
   bool supported;  // true: every kernel of 5.11 or later has it, and the engine works with it
 };
 constexpr Known kKnown[] = {
-    {"aio_remap", false},           {"apparmor_stacking", false},
-    {"autofs", false},              {"breakpoints", true},
-    {"can_map_vdso", true},         {"cgroupns", true},
-    {"clone3_set_tid", true},       {"compat_cr", false},
-    {"external_net_ns", false},     {"fdinfo_lock", false},
-    {"get_rseq_conf", false},       {"has_ipt_legacy", false},
-    {"ipv6_freebind", false},       {"kcmp_epoll", false},
-    {"link_nsid", false},           {"loginuid", false},
-    {"mem_dirty_track", false},     {"memfd_hugetlb", false},
-    {"mnt_id", true},               {"move_mount_set_group", false},
-    {"net_diag_raw", false},        {"network_lock_nftables", false},
-    {"newifindex", false},          {"nftables", false},
-    {"ns_pid", true},               {"nsid", false},
-    {"openat2", true},              {"overlayfs_maps", false},
-    {"pagemap_scan", false},        {"pagemap_scan_guard_pages", false},
-    {"pidfd_store", false},         {"seccomp_filters", true},
-    {"seccomp_suspend", true},      {"sk_ns", false},
-    {"sk_unix_file", false},        {"sockopt_buf_lock", false},
-    {"tcp_half_closed", false},     {"timens", false},
-    {"timer_cr_ids", false},        {"timerfd", false},
-    {"tun", false},                 {"tun_ns", false},
-    {"uffd", false},                {"uffd-noncoop", false},
+    {"aio_remap", false},
+    {"apparmor_stacking", false},
+    {"autofs", false},
+    {"breakpoints", true},
+    {"can_map_vdso", true},
+    {"cgroupns", true},
+    {"clone3_set_tid", true},
+    {"compat_cr", false},
+    {"external_net_ns", false},
+    {"fdinfo_lock", false},
+    {"get_rseq_conf", false},
+    {"has_ipt_legacy", false},
+    {"ipv6_freebind", false},
+    {"kcmp_epoll", false},
+    {"link_nsid", false},
+    {"loginuid", false},
+    {"mem_dirty_track", false},
+    {"memfd_hugetlb", false},
+    {"mnt_id", true},
+    {"move_mount_set_group", false},
+    {"net_diag_raw", false},
+    {"network_lock_nftables", false},
+    {"newifindex", false},
+    {"nftables", false},
+    {"ns_pid", true},
+    {"nsid", false},
+    {"openat2", true},
+    {"overlayfs_maps", false},
+    {"pagemap_scan", false},
+    {"pagemap_scan_guard_pages", false},
+    {"pidfd_store", false},
+    {"seccomp_filters", true},
+    {"seccomp_suspend", true},
+    {"sk_ns", false},
+    {"sk_unix_file", false},
+    {"sockopt_buf_lock", false},
+    {"tcp_half_closed", false},
+    {"timens", false},
+    {"timer_cr_ids", false},
+    {"timerfd", false},
+    {"tun", false},
+    {"tun_ns", false},
+    {"uffd", false},
+    {"uffd-noncoop", false},
     {"userns", false},
 };
 
@@ -69,7 +91,8 @@ Result<void> check_required(const std::vector<KernelFeature>& features) {
   std::optional<Error> error;
   for (const auto& feature : features) {
     if (!feature.required || feature.present) continue;
-    Error missing = Error(Code::kKernelFeature, cat("the kernel lacks ", feature.name, ": ", feature.what)).about(feature.name);
+    Error missing =
+        Error(Code::kKernelFeature, cat("the kernel lacks ", feature.name, ": ", feature.what)).about(feature.name);
     if (error) {
       error->also().push_back(std::move(missing));
     } else {

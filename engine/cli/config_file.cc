@@ -73,7 +73,8 @@ Result<void> apply_line(const std::vector<std::string>& words, Request& request)
   const bool has_value = assigned || words.size() > 1;
   if (has_value && (found.spec->arg == Arg::kNone || !found.on))
     return fail(Code::kBadOption, cat("option ", name, " takes no value"));
-  if (!has_value && found.spec->arg == Arg::kRequired) return fail(Code::kBadOption, cat("option ", name, " needs a value"));
+  if (!has_value && found.spec->arg == Arg::kRequired)
+    return fail(Code::kBadOption, cat("option ", name, " needs a value"));
   TRY_CTX(found.spec->set(request, value, found.on), "option ", name);
   return {};
 }
@@ -102,7 +103,8 @@ Result<bool> read_config(const std::string& path, Request& request) {
   }
   struct stat st {};
   if (fstat(fd->get(), &st) != 0) return fail_sys("fstat", path);
-  if (!S_ISREG(st.st_mode)) return fail(Error(Code::kBadOption, cat("config file ", path, " is not a regular file")).about(path));
+  if (!S_ISREG(st.st_mode))
+    return fail(Error(Code::kBadOption, cat("config file ", path, " is not a regular file")).about(path));
   const std::string text = TRY(read_all(fd->get(), kMaxConfigSize, path));
   TRY(parse_config(text, path, request));
   return true;

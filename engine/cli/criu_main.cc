@@ -50,7 +50,8 @@ struct Prepared {
 Result<Prepared> prepare(Request& request, Action action) {
   const Env env{.action = action, .door = Door::kCriu};
   if (!request.unsupported.empty())
-    return fail(Error(Code::kUnsupportedOption, cat(request.unsupported[0], " is not built yet")).about(request.unsupported[0]));
+    return fail(Error(Code::kUnsupportedOption, cat(request.unsupported[0], " is not built yet"))
+                    .about(request.unsupported[0]));
   for (const int fd : request.close_fds) close(fd);
   Directories dirs = TRY(open_directories(request.opts, env));
   Prepared out;
@@ -108,7 +109,9 @@ Result<Request> with_configs(const Request& asked, std::span<const std::string> 
   Request request;
   if (asked.config_file) {
     const bool found = TRY(read_config(*asked.config_file, request));
-    if (!found) return fail(Error(Code::kNotFound, cat("config file ", *asked.config_file, " does not exist")).about(*asked.config_file));
+    if (!found)
+      return fail(
+          Error(Code::kNotFound, cat("config file ", *asked.config_file, " does not exist")).about(*asked.config_file));
   } else if (asked.default_config) {
     TRY(read_default_configs(config_places(), request));
   }

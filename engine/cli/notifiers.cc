@@ -53,7 +53,8 @@ Result<int> run(const std::string& path, std::vector<std::string> env, int log_f
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   std::vector<std::string> words = {path};
   pid_t child = -1;
-  const int err = posix_spawn(&child, path.c_str(), &actions, &attributes, pointers(words).data(), pointers(env).data());
+  const int err =
+      posix_spawn(&child, path.c_str(), &actions, &attributes, pointers(words).data(), pointers(env).data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (err != 0) {
@@ -79,11 +80,13 @@ Result<void> ScriptNotifier::notify(std::string_view script, pid_t pid, int) {
   const auto env = script_environment(script, options_.images_dir.get(), root_pid_);
   auto status = run(options_.action_script, env, log::fd());
   if (status && WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return {};
-  Error error = status ? Error(Code::kHookFailed,
-                               WIFEXITED(*status) ? cat("the action script failed at ", script, ": exit status ", WEXITSTATUS(*status))
-                                                  : cat("the action script failed at ", script, ": killed by signal ", WTERMSIG(*status)))
-                             .about(options_.action_script)
-                       : std::move(status).error();
+  Error error = status
+                    ? Error(Code::kHookFailed,
+                            WIFEXITED(*status)
+                                ? cat("the action script failed at ", script, ": exit status ", WEXITSTATUS(*status))
+                                : cat("the action script failed at ", script, ": killed by signal ", WTERMSIG(*status)))
+                          .about(options_.action_script)
+                    : std::move(status).error();
   if (!failure_is_tolerated(script)) return fail(std::move(error));
   log::warning(error.line(), ", ignoring");
   return {};

@@ -41,8 +41,9 @@ void save(const Options& options, const RestoreStats& stats) {
 // A plain name in a directory that may hold somebody else's images: a link is not followed and a FIFO not
 // waited for. podman makes the file beforehand, so it may exist.
 Result<Fd> open_plain(int dir, const std::string& name) {
-  auto fd = TRY_CTX(open_at(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600),
-                    "log file");
+  auto fd =
+      TRY_CTX(open_at(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600),
+              "log file");
   struct stat st {};
   if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode))
     return fail(Error(Code::kBadOption, cat("the log file ", name, " is not a regular file")).about(name));

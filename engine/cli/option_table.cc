@@ -120,8 +120,8 @@ Result<void> add_veth_pair(Request& r, std::string_view value, bool) {
 }
 
 Result<void> set_cpu_cap(Request& r, std::string_view value, bool) {
-  static constexpr std::pair<std::string_view, uint32_t> kNames[] = {
-      {"none", 0}, {"fpu", 1}, {"cpu", 2}, {"ins", 4}, {"image", 8}, {"all", UINT32_MAX}};
+  static constexpr std::pair<std::string_view, uint32_t> kNames[] = {{"none", 0}, {"fpu", 1},   {"cpu", 2},
+                                                                     {"ins", 4},  {"image", 8}, {"all", UINT32_MAX}};
   uint32_t bits = value.empty() ? UINT32_MAX : 0;
   for (std::string_view word : split(value, ',')) {
     if (value.empty()) break;
@@ -164,7 +164,7 @@ Result<void> add_ext_mount(Request& r, std::string_view value, bool) {
 
 Result<void> set_manage_cgroups(Request& r, std::string_view value, bool) {
   static constexpr std::pair<std::string_view, pb::criu_cg_mode> kModes[] = {
-      {"ignore", pb::IGNORE}, {"none", pb::CG_NONE}, {"props", pb::PROPS}, {"soft", pb::SOFT},
+      {"ignore", pb::IGNORE}, {"none", pb::CG_NONE},  {"props", pb::PROPS}, {"soft", pb::SOFT},
       {"full", pb::FULL},     {"strict", pb::STRICT}, {"", pb::SOFT}};
   for (const auto& [name, mode] : kModes) {
     if (name != value) continue;
@@ -276,7 +276,8 @@ constexpr unsigned kAll = kDump | kRestore | kCheck | kOther;
 constexpr Arg kNone = Arg::kNone, kReq = Arg::kRequired, kOpt = Arg::kOptional;
 constexpr Support kYes = Support::kBuilt, kNoOp = Support::kNoOp, kRefused = Support::kRefused;
 
-// letter, name, argument, negatable, support, where, fields, metavar, help, setter
+// letter, name, argument, negatable, support, where, fields, metavar, help, setter; one row a line.
+// clang-format off
 constexpr OptionSpec kTable[] = {
     // --- the tree and its state
     {'t', "tree", kReq, false, kYes, kDump | kOther, "pid", "PID", "root of the process tree", number<&O::set_pid, int32_t, 1>},
@@ -374,6 +375,7 @@ constexpr OptionSpec kTable[] = {
     {'h', "help", kNone, false, kYes, kAll | kCliOnly, "", "", "this text", local<&Request::help>},
     {'V', "version", kNone, false, kYes, kAll | kCliOnly, "", "", "print the version", local<&Request::version>},
 };
+// clang-format on
 
 constexpr RpcOnlyField kRpcOnly[] = {
     {"work_dir_fd", "a descriptor in the client's table; --work-dir names a path"},

@@ -2,6 +2,7 @@
 #include "engine/cli/process.h"
 
 #include <fcntl.h>
+#include <google/protobuf/stubs/logging.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -22,7 +23,8 @@ void unblock_all() {
 }
 
 bool same_file(int a, int b) {
-  struct stat sa {}, sb {};
+  struct stat sa {
+  }, sb{};
   return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
@@ -49,6 +51,8 @@ void start_process() {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGCHLD, SIG_DFL);
   unblock_all();
+  // It would complain about paths that are not UTF-8 on standard error, which on restore is the container's.
+  google::protobuf::SetLogHandler(nullptr);
 }
 
 Result<int> wait_for_root(pid_t root) {

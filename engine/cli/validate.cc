@@ -31,7 +31,9 @@ Result<Fd> open_peer_directory(pid_t peer, int number, std::string_view what) {
   const auto procfs = TRY(procfs::Procfs::open());
   auto fd = procfs.open_file(peer, cat("fd/", number), O_RDONLY | O_DIRECTORY);
   if (!fd)
-    return fail(std::move(fd).error().context(cat("the ", what, " directory is descriptor ", number, " of pid ", peer))
+    return fail(std::move(fd)
+                    .error()
+                    .context(cat("the ", what, " directory is descriptor ", number, " of pid ", peer))
                     .with_code(Code::kImageDir));
   return std::move(*fd);
 }
@@ -44,14 +46,16 @@ Result<void> check_writable(const Fd& dir, const std::string& path, std::string_
 
 bool is_executable_file(const std::string& path) {
   struct stat st {};
-  return stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) && faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) == 0;
+  return stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) &&
+         faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) == 0;
 }
 
 Result<void> check_inherited(const Options& options) {
   for (const auto& inherit : options.inherit_fds)
     if (fcntl(inherit.fd, F_GETFD) < 0)
-      return fail(Error(Code::kBadOption, cat("inherit-fd fd[", inherit.fd, "]:", inherit.key, ": not an open descriptor"))
-                      .about(cat("fd ", inherit.fd)));
+      return fail(
+          Error(Code::kBadOption, cat("inherit-fd fd[", inherit.fd, "]:", inherit.key, ": not an open descriptor"))
+              .about(cat("fd ", inherit.fd)));
   return {};
 }
 
@@ -62,7 +66,8 @@ Result<void> check_root(Options& options) {
   struct stat st {};
   if (stat(real.get(), &st) != 0) return fail_sys(Code::kMountTarget, "find the new root", options.root);
   if (!S_ISDIR(st.st_mode))
-    return fail(Error(Code::kMountTarget, cat("the new root ", options.root, " is not a directory")).about(options.root));
+    return fail(
+        Error(Code::kMountTarget, cat("the new root ", options.root, " is not a directory")).about(options.root));
   options.root = real.get();
   return {};
 }
@@ -70,8 +75,8 @@ Result<void> check_root(Options& options) {
 Result<void> check_cgroups(const Options& options, const Env& env) {
   if (options.cgroup_mode == CgroupMode::kIgnore || options.cgroup_roots.empty()) return {};
   const auto procfs = TRY(procfs::Procfs::open());
-  const auto hierarchies = TRY(cgroups::parse_hierarchies(TRY(procfs.text(getpid(), "cgroup")),
-                                                          TRY(procfs.text(getpid(), "mountinfo"))));
+  const auto hierarchies =
+      TRY(cgroups::parse_hierarchies(TRY(procfs.text(getpid(), "cgroup")), TRY(procfs.text(getpid(), "mountinfo"))));
   return cgroups::check_cgroup_roots(options.cgroup_roots, hierarchies, env.door == Door::kStasis);
 }
 
@@ -172,7 +177,8 @@ Result<Options> validate(const pb::criu_opts& opts, const Env& env, Directories 
   }
   if (options.pid == getpid()) return fail(Code::kBadOption, "the engine cannot dump itself");
   if (kill(options.pid, 0) != 0 && errno == ESRCH)
-    return fail(Error(Code::kNoContainer, cat("there is no process ", options.pid)).about(cat("pid ", options.pid))
+    return fail(Error(Code::kNoContainer, cat("there is no process ", options.pid))
+                    .about(cat("pid ", options.pid))
                     .with_errno(ESRCH));
   TRY(check_freezer(options));
   TRY(check_cgroups(options, env));

@@ -63,6 +63,8 @@ struct RestoreEnv {
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;  // by pipe id: read end, write end
+  std::map<uint32_t, Fd> masters;   // of pseudo terminals, by index: made with the mounts
+  std::set<uint32_t> terminals;     // indexes that are set up and handed over
   // Sends the master of a new pseudo terminal to the client; may be empty.
   std::function<Result<void>(int master_fd)> orphan_master;
 };
@@ -94,6 +96,8 @@ void set_no_owner(pb::fown_entry* fown);
 int inherited_fd(const Options& options, std::string_view key);
 constexpr uint32_t kSettableFlags = 02000 /*O_APPEND*/ | 04000 /*O_NONBLOCK*/ | 040000 /*O_DIRECT*/ | 01000000 /*O_NOATIME*/;
 
+// tty.cc: the master of the pair with this index, from the ptmx of a devpts.
+Result<Fd> open_master(const std::string& ptmx, uint32_t index);
 // regular.cc, used also for cwd, root, executable and mapped files.
 Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
 

@@ -61,7 +61,8 @@ Result<MountInfo> parse_mountinfo_line(std::string_view line) {
   m.options = std::string(column[5]);
   size_t i = 6;
   for (; i < column.size() && column[i] != "-"; ++i) {
-    if (column[i] == "unbindable") m.unbindable = true;
+    if (column[i] == "unbindable")
+      m.unbindable = true;
     else if (!parse_tag(column[i], "shared:", &m.shared_id) && !parse_tag(column[i], "master:", &m.master_id) &&
              !parse_tag(column[i], "propagate_from:", &m.propagate_from))
       continue;

@@ -16,14 +16,14 @@ struct MountInfo {
   int mnt_id = 0;
   int parent_id = 0;
   uint32_t major = 0, minor = 0;
-  std::string root;           // within the file system; may end in "//deleted"
-  std::string mountpoint;     // as above
-  std::string options;        // of the mount: "rw,nosuid,relatime"
-  int shared_id = 0;          // peer group, 0: none
-  int master_id = 0;          // peer group this one is a slave of, 0: none
-  int propagate_from = 0;     // nearest dominant peer group under the task's root, 0: not shown
+  std::string root;        // within the file system; may end in "//deleted"
+  std::string mountpoint;  // as above
+  std::string options;     // of the mount: "rw,nosuid,relatime"
+  int shared_id = 0;       // peer group, 0: none
+  int master_id = 0;       // peer group this one is a slave of, 0: none
+  int propagate_from = 0;  // nearest dominant peer group under the task's root, 0: not shown
   bool unbindable = false;
-  std::string fstype;         // "fuse.sshfs" keeps its subtype
+  std::string fstype;  // "fuse.sshfs" keeps its subtype
   std::string source;
   std::string super_options;  // of the file system: "rw,size=65536k"
 };

@@ -19,7 +19,8 @@ Result<void> RpcNotifier::exchange(std::string_view script, pid_t pid, int fd) {
   if (!record) return fail(Code::kProtocol, cat("notify ", script, ": the client went away"));
   const pb::criu_req reply = TRY_CTX(parse_request(*record), "notify ", script);
   if (reply.type() != pb::NOTIFY)
-    return fail(Code::kProtocol, cat("notify ", script, ": the client sent a request of type ", static_cast<int>(reply.type())));
+    return fail(Code::kProtocol,
+                cat("notify ", script, ": the client sent a request of type ", static_cast<int>(reply.type())));
   if (!reply.notify_success()) return fail(Code::kHookFailed, cat("notify ", script, ": the client reports failure"));
   if (reply.opts().external_size() > 0) log::warning("notify ", script, ": the client names external files, ignoring");
   return {};
@@ -30,7 +31,8 @@ Result<void> RpcNotifier::notify(std::string_view script, pid_t pid, int fd) {
   const bool terminal = script == "orphan-pts-master";
   if (terminal && fd < 0) return fail(Code::kInternal, "orphan-pts-master without a descriptor");
   if (!wanted_) {
-    if (terminal) return fail(Code::kBadOption, "nobody takes the container's terminal: the request has no notify_scripts");
+    if (terminal)
+      return fail(Code::kBadOption, "nobody takes the container's terminal: the request has no notify_scripts");
     return {};
   }
   log::debug("notify ", script);

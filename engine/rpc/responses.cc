@@ -97,7 +97,11 @@ std::string response_text(const Error& error) {
   std::string out;
   for (size_t i = 0; i < line.size();) {
     const auto c = static_cast<unsigned char>(line[i]);
-    const size_t length = c < 0x80 ? 1 : c >= 0xf0 && c < 0xf5 ? 4 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xc2 && c < 0xe0 ? 2 : 0;
+    const size_t length = c < 0x80                ? 1
+                          : c >= 0xf0 && c < 0xf5 ? 4
+                          : c >= 0xe0 && c < 0xf0 ? 3
+                          : c >= 0xc2 && c < 0xe0 ? 2
+                                                  : 0;
     bool valid = length > 0 && i + length <= line.size();
     for (size_t k = 1; valid && k < length; ++k) valid = (static_cast<unsigned char>(line[i + k]) & 0xc0) == 0x80;
     const std::string piece = !valid ? "?" : c < 0x20 || c == 0x7f ? " " : line.substr(i, length);

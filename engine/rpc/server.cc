@@ -57,7 +57,8 @@ class Server {
     if (is_unbuilt(type))
       return failure(type, Error(Code::kUnsupportedOption, cat(pb::criu_req_type_Name(type), " is not built yet")));
     if (type != pb::DUMP && type != pb::RESTORE)
-      return failure(pb::EMPTY, Error(Code::kProtocol, cat("a request of type ", static_cast<int>(type), " makes no sense here")));
+      return failure(pb::EMPTY,
+                     Error(Code::kProtocol, cat("a request of type ", static_cast<int>(type), " makes no sense here")));
     auto done = type == pb::DUMP ? dump(request.opts()) : restore(request.opts());
     if (done) return *done;
     log::error(done.error().line());
@@ -142,7 +143,8 @@ Result<pb::criu_opts> effective_options(const pb::criu_opts& defaults, const pb:
   const bool found = TRY(cli::read_config(request.config_file(), merged));
   if (!found) log::debug("config file ", request.config_file(), " does not exist, ignoring");
   if (!merged.unsupported.empty())
-    return fail(Error(Code::kUnsupportedOption, cat(merged.unsupported[0], " is not built yet")).about(merged.unsupported[0]));
+    return fail(
+        Error(Code::kUnsupportedOption, cat(merged.unsupported[0], " is not built yet")).about(merged.unsupported[0]));
   return merged.opts;
 }
 

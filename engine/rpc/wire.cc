@@ -77,7 +77,8 @@ Result<void> check_socket(int socket) {
   if (getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) != 0)
     return fail_sys(Code::kProtocol, "use the descriptor as a socket", cat("fd ", socket));
   if (type != SOCK_SEQPACKET)
-    return fail(Error(Code::kProtocol, cat("fd ", socket, " is not a SOCK_SEQPACKET socket")).about(cat("fd ", socket)));
+    return fail(
+        Error(Code::kProtocol, cat("fd ", socket, " is not a SOCK_SEQPACKET socket")).about(cat("fd ", socket)));
   return {};
 }
 

@@ -13,6 +13,7 @@
 
 #include "engine/kernel/syscalls.h"
 #include "engine/tasks/fpu.h"
+#include "engine/tasks/snapshot.h"
 
 #ifndef PR_GET_TID_ADDRESS
 #define PR_GET_TID_ADDRESS 40
@@ -238,7 +239,7 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   for (const auto& thread : p.threads)
     TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp), "pid ", p.pid);
   auto& tc = *out.threads.front().mutable_tc();
-  tc.set_task_state(p.stop_signal ? 6 : 1);
+  tc.set_task_state(p.stop_signal ? kTaskStopped : kTaskAlive);
   if (p.stop_signal) tc.set_stop_signo(static_cast<uint32_t>(p.stop_signal));
   tc.set_exit_code(0);
   const auto personality = trim(TRY(proc.text(p.pid, "personality")));
@@ -259,7 +260,7 @@ pb::core_entry dump_zombie(const Process& process) {
   pb::core_entry core;
   core.set_mtype(pb::core_entry::X86_64);
   auto& tc = *core.mutable_tc();
-  tc.set_task_state(3);
+  tc.set_task_state(kTaskDead);
   tc.set_exit_code(static_cast<uint32_t>(process.stat.exit_code));
   tc.set_personality(0);
   tc.set_flags(0);

@@ -52,6 +52,7 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
   // The leader is one of the threads; CRIU writes it first, but that is not promised.
   std::erase(tids, pid);
   tids.insert(tids.begin(), pid);
+  task.tids = tids;
   for (uint32_t tid : tids) {
     if (tid == 0 || tid > kMaxPid) return corrupt("pstree.img", cat("thread ", tid));
     const std::string name = img("core", tid);
@@ -59,8 +60,8 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
     const auto& core = task.threads.back();
     if (tid == pid) {
       const uint32_t state = core.tc().task_state();
-      task.zombie = state == 2 || state == 3;  // TASK_DEAD, TASK_ZOMBIE
-      if (core.has_tc() && state != 1 && state != 2 && state != 3 && state != 6)
+      task.zombie = state == kTaskDead || state == kTaskZombie;
+      if (core.has_tc() && state != kTaskAlive && state != kTaskStopped && !task.zombie)
         return fail(Error(Code::kUnsupported, cat(name, ": task state ", state)).about(name));
     }
     TRY(check_core(core, name, tid == pid, task.zombie));

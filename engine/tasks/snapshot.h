@@ -17,10 +17,15 @@
 
 namespace stasis::tasks {
 
+// task_core_entry.task_state. Debian's crit names 3 and 6 the other way round; CRIU's compel
+// header says: 1 alive, 2 dead (what a dumped zombie has), 3 stopped, 6 zombie.
+constexpr uint32_t kTaskAlive = 1, kTaskDead = 2, kTaskStopped = 3, kTaskZombie = 6;
+
 struct TaskImage {
   pb::pstree_entry node;
   bool zombie = false;
-  std::vector<pb::core_entry> threads;                // leader first
+  std::vector<uint32_t> tids;                         // of the threads: leader first
+  std::vector<pb::core_entry> threads;                // in that order
   std::vector<const pb::task_extra*> extras;          // one per thread; null if not ours
   pb::task_kobj_ids_entry ids;
   pb::mm_entry mm;

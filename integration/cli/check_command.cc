@@ -58,7 +58,7 @@ void print_text(const std::vector<KernelFeature>& features, const std::vector<Er
                 feature.name.c_str(), feature.what.c_str(), feature.required ? " (required)" : "");
   if (obstacles && !obstacles->empty()) {
     std::printf("\n%zu obstacle%s:\n", obstacles->size(), obstacles->size() == 1 ? "" : "s");
-    for (const Error& error : *obstacles) std::printf("%s\n", error.pretty().c_str());
+    for (const Error& error : *obstacles) std::printf("%s", error.pretty().c_str());
   }
   std::printf("%s\n", good ? "Looks good." : "Not possible as it is.");
 }

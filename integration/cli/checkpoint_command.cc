@@ -92,12 +92,20 @@ Result<int> run(Session& session) {
   session.log = TRY(stasis::cli::open_log(opts, env, directories));
   const Options options = TRY(stasis::cli::validate(opts, env, std::move(directories)));
   Progress progress(cat("checkpoint of ", target.title), session.json, nullptr);
+  bool described = false;
   if (!target.plan.stdio.empty())
-    progress.on("post-dump", [&](pid_t, int) { return write_descriptors(options, target.plan.stdio); });
-  const DumpStats stats = TRY(stasis::cli::run_checkpoint(stasis::cli::real_engine(), options, &progress));
+    progress.on("post-dump", [&](pid_t, int) {
+      described = true;
+      return write_descriptors(options, target.plan.stdio);
+    });
+  Result<DumpStats> stats = stasis::cli::run_checkpoint(stasis::cli::real_engine(), options, &progress);
   progress.clear();
+  if (!stats) {
+    if (described) ::unlinkat(options.images_dir.get(), kDescriptorsFile, 0);
+    return fail(std::move(stats).error());
+  }
   images.keep();
-  report(session, target, options, stats, progress.elapsed_us());
+  report(session, target, options, *stats, progress.elapsed_us());
   return 0;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "integration/cli/stasis_main.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,13 +57,19 @@ std::string help(const Command& command) {
   return cat(out, "\nOptions:\n", stasis::cli::option_help(command.where, true, command.extra));
 }
 
+// The log is often a duplicate of standard error: nobody wants to read it twice.
+bool is_standard_error(int fd) {
+  struct stat a{}, b{};
+  return ::fstat(fd, &a) != 0 || ::fstat(STDERR_FILENO, &b) != 0 || (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
 int tell(const Error& error, bool json) {
   if (json)
     std::printf("%s\n", error.json().c_str());
   else
-    std::fprintf(stderr, "%s\n", error.pretty().c_str());
+    std::fputs(error.pretty().c_str(), stderr);
   std::fflush(stdout);
-  if (log::fd() > STDERR_FILENO) log::error(error.line());
+  if (!is_standard_error(log::fd())) log::error(error.line());
   return error.code() == Code::kUsage ? 2 : 1;
 }
 

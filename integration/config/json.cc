@@ -56,9 +56,10 @@ class Reader {
   }
 
   Result<Node> value(int depth) {
-    if (depth > kMaxDepth) return fail(error(cat("nested deeper than ", kMaxDepth)));
     skip_space();
     const Place start = place();
+    if ((peek() == '{' || peek() == '[') && depth >= kMaxDepth)
+      return fail(error(cat("nested deeper than ", kMaxDepth)));
     if (at_end()) return fail(error("the text ends where a value should be"));
     switch (peek()) {
       case '{': return map(depth, start);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "mounts/fstypes.h"
 #include "tests/unit/mounts/samples.h"
 
 namespace stasis::mounts {
@@ -41,7 +42,8 @@ std::string obstacle(const std::string& lines, const Options& options = {}, uint
 }
 
 TEST(Dump, RuncContainer) {
-  Options options = externals({{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu"}, {"/proc/keys", "/dev/null"}, {"/nowhere", "x"}});
+  Options options =
+      externals({{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu"}, {"/proc/keys", "/dev/null"}, {"/nowhere", "x"}});
   Table t = table(samples::kRunc), host = table(samples::kHost);
   EXPECT_TRUE(check(t, options, host, kNoCgroupNs).empty());
   auto all = dump(t, options, host, kNoCgroupNs);
@@ -76,7 +78,8 @@ TEST(Dump, NamesEachObstacle) {
   EXPECT_NE(obstacle("2 1 254:0 /r/f//deleted /x rw - ext4 /dev/vda rw\n").find("was deleted"), std::string::npos);
   EXPECT_NE(obstacle("2 1 0:60 /in /x rw - tmpfs t rw\n").find("only /in"), std::string::npos);
   EXPECT_NE(obstacle("2 1 254:0 /other /x rw - ext4 /dev/vda rw\n").find("from outside"), std::string::npos);
-  EXPECT_NE(obstacle("2 1 0:60 / /p rw - devpts d rw\n3 1 0:60 /odd /x rw - devpts d rw\n").find("/odd"), std::string::npos);
+  EXPECT_NE(obstacle("2 1 0:60 / /p rw - devpts d rw\n3 1 0:60 /odd /x rw - devpts d rw\n").find("/odd"),
+            std::string::npos);
 }
 
 TEST(Dump, BindsOfTheRootAndOfOwnFileSystems) {
@@ -89,7 +92,8 @@ TEST(Dump, BindsOfTheRootAndOfOwnFileSystems) {
 TEST(Dump, InstancesOfTheHostAreNotTheContainers) {
   EXPECT_NE(obstacle("2 1 0:23 / /dev/shm rw - tmpfs tmpfs rw\n").find("belongs to the host"), std::string::npos);
   EXPECT_NE(obstacle("2 1 0:21 / /hostproc rw - proc proc rw\n").find("belongs to the host"), std::string::npos);
-  EXPECT_EQ(obstacle("2 1 0:21 / /proc rw - proc proc rw\n", {}, kAllNamespaces & ~static_cast<uint32_t>(CLONE_NEWPID)), "");
+  EXPECT_EQ(obstacle("2 1 0:21 / /proc rw - proc proc rw\n", {}, kAllNamespaces & ~static_cast<uint32_t>(CLONE_NEWPID)),
+            "");
   EXPECT_EQ(obstacle("2 1 0:6 /null /proc/kcore rw - devtmpfs devtmpfs rw\n"), "");
 }
 
@@ -97,7 +101,8 @@ TEST(Dump, Cgroups) {
   std::string part = "2 1 0:29 /c1 /cg rw - cgroup cgroup rw,cpu\n";
   EXPECT_NE(obstacle(part, {}, kNoCgroupNs).find("without a cgroup namespace"), std::string::npos);
   EXPECT_EQ(obstacle("2 1 0:29 / /cg rw - cgroup cgroup rw,cpu\n", {}, kNoCgroupNs), "");
-  auto all = dump(table(kRoot + part + "3 2 0:29 /c1/sub /cg/sub rw - cgroup cgroup rw,cpu\n"), {}, table(samples::kHost));
+  auto all =
+      dump(table(kRoot + part + "3 2 0:29 /c1/sub /cg/sub rw - cgroup cgroup rw,cpu\n"), {}, table(samples::kHost));
   ASSERT_TRUE(all) << all.error().line();
   EXPECT_EQ(find(*all, "/cg")->root(), "/");
   EXPECT_EQ(find(*all, "/cg/sub")->root(), "/sub");
@@ -109,13 +114,15 @@ TEST(Dump, LaterExternalEntryWinsAndStacksAreToldApart) {
   ASSERT_TRUE(all) << all.error().line();
   EXPECT_EQ((*all)[1].ext_key(), "two");
   EXPECT_FALSE((*all)[2].has_ext_key());
-  EXPECT_NE(obstacle("2 1 8:17 /v /x rw - ext4 /dev/sdb1 rw\n", externals({{"/x", ""}})).find("no name"), std::string::npos);
+  EXPECT_NE(obstacle("2 1 8:17 /v /x rw - ext4 /dev/sdb1 rw\n", externals({{"/x", ""}})).find("no name"),
+            std::string::npos);
 }
 
 TEST(Dump, AutomaticExternals) {
   Options options;
   options.auto_ext_mnt = true;
-  auto all = dump(table(std::string(kRoot) + "2 1 8:17 /v/w /x rw - ext4 /dev/sdb1 rw\n"), options, table(samples::kHost));
+  auto all =
+      dump(table(std::string(kRoot) + "2 1 8:17 /v/w /x rw - ext4 /dev/sdb1 rw\n"), options, table(samples::kHost));
   ASSERT_TRUE(all) << all.error().line();
   EXPECT_EQ((*all)[1].ext_key(), kAutoKey);
   EXPECT_EQ((*all)[1].source(), "/data/v/w");
@@ -134,7 +141,7 @@ TEST(Dump, Propagation) {
   EXPECT_TRUE(check(table(samples::kShared), {}, table(samples::kHost)).empty());
   auto all = dump(table(samples::kShared), {}, table(samples::kHost));
   ASSERT_TRUE(all);
-  EXPECT_FALSE(check(table("1 0 254:0 /r / rw shared:1 - ext4 /dev/vda rw\n"), {}, table(samples::kHost)).empty());
+  EXPECT_FALSE(check(table("1 0 254:0 /r / rw shared:100 - ext4 /dev/vda rw\n"), {}, table(samples::kHost)).empty());
   auto* d = find(*all, "/d");
   EXPECT_EQ(d->flags() & (MS_SHARED | MS_SLAVE), uint32_t(MS_SHARED | MS_SLAVE));
   EXPECT_EQ(d->shared_id(), 2u);
@@ -178,7 +185,8 @@ TEST(ContentJobs, OnePerFileSystem) {
 }
 
 TEST(ContentJobs, PrefersAMountThatCanBeReached) {
-  Table t = table(std::string(kRoot) + "2 1 0:60 / /x rw - tmpfs t rw\n3 2 0:61 / /x rw - tmpfs u rw\n4 1 0:60 / /y rw - tmpfs t rw\n");
+  Table t = table(std::string(kRoot) +
+                  "2 1 0:60 / /x rw - tmpfs t rw\n3 2 0:61 / /x rw - tmpfs u rw\n4 1 0:60 / /y rw - tmpfs t rw\n");
   auto all = dump(t, {}, table(samples::kHost));
   ASSERT_TRUE(all);
   auto jobs = content_jobs(t, *all);

@@ -26,7 +26,7 @@ inline constexpr char kHost[] =
 23 27 0:22 / /sys rw,relatime - sysfs sysfs rw
 24 27 0:6 / /dev rw,relatime - devtmpfs devtmpfs rw,mode=755
 25 24 0:23 / /dev/shm rw,relatime - tmpfs tmpfs rw
-27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
+27 1 254:0 / / rw,relatime shared:100 - ext4 /dev/vda rw,discard
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
 50 27 8:17 / /data rw,relatime shared:9 - ext4 /dev/sdb1 rw

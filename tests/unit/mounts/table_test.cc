@@ -23,7 +23,8 @@ TEST(Paths, UnderAndBelow) {
 
 TEST(Paths, Clean) {
   for (const char* good : {"/", "/a", "/a/b", "/..."}) EXPECT_TRUE(is_clean_path(good)) << good;
-  for (const char* bad : {"", "a", "/a/", "//", "/a//b", "/a/../b", "/.", "/.."}) EXPECT_FALSE(is_clean_path(bad)) << bad;
+  for (const char* bad : {"", "a", "/a/", "//", "/a//b", "/a/../b", "/.", "/.."})
+    EXPECT_FALSE(is_clean_path(bad)) << bad;
   EXPECT_FALSE(is_clean_path(std::string_view("/a\0b", 4)));
 }
 
@@ -80,7 +81,8 @@ TEST(Table, RefusesBrokenTrees) {
   EXPECT_FALSE(Table::parse(""));
   EXPECT_FALSE(Table::parse("1 0 0:1 / / rw - ext4 x rw\n1 0 0:2 / /m rw - tmpfs a rw\n"));
   EXPECT_FALSE(Table::parse("1 0 0:1 / / rw - ext4 x rw\n2 9 0:2 / /m rw - tmpfs a rw\n"));
-  EXPECT_FALSE(Table::parse("1 0 0:1 / / rw - ext4 x rw\n2 3 0:2 / /m rw - tmpfs a rw\n3 2 0:2 / /m rw - tmpfs a rw\n"));
+  EXPECT_FALSE(
+      Table::parse("1 0 0:1 / / rw - ext4 x rw\n2 3 0:2 / /m rw - tmpfs a rw\n3 2 0:2 / /m rw - tmpfs a rw\n"));
   EXPECT_TRUE(Table::parse("1 1 0:1 / / rw - rootfs x rw\n"));
 }
 

@@ -119,10 +119,13 @@ TEST(Convert, CgroupModes) {
   EXPECT_EQ(convert(o, kRpcRestore)->cgroup_mode, CgroupMode::kIgnore);
   o.set_manage_cgroups(true);
   EXPECT_EQ(convert(o, kCriuRestore)->cgroup_mode, CgroupMode::kSoft);
-  for (const auto& [wire, mode] :
-       {std::pair{pb::IGNORE, CgroupMode::kIgnore}, {pb::CG_NONE, CgroupMode::kNone}, {pb::PROPS, CgroupMode::kProps},
-        {pb::SOFT, CgroupMode::kSoft}, {pb::FULL, CgroupMode::kFull}, {pb::STRICT, CgroupMode::kStrict},
-        {pb::DEFAULT, CgroupMode::kSoft}}) {
+  for (const auto& [wire, mode] : {std::pair{pb::IGNORE, CgroupMode::kIgnore},
+                                   {pb::CG_NONE, CgroupMode::kNone},
+                                   {pb::PROPS, CgroupMode::kProps},
+                                   {pb::SOFT, CgroupMode::kSoft},
+                                   {pb::FULL, CgroupMode::kFull},
+                                   {pb::STRICT, CgroupMode::kStrict},
+                                   {pb::DEFAULT, CgroupMode::kSoft}}) {
     o.set_manage_cgroups_mode(wire);
     EXPECT_EQ(convert(o, kRpcRestore)->cgroup_mode, mode);
   }
@@ -181,8 +184,8 @@ TEST(Convert, WhatIsNotBuiltIsRefusedByName) {
 
 TEST(Convert, Externals) {
   pb::criu_opts o;
-  for (const auto* text : {"mnt[/a]:b", "net[4026532177]:extRootNetNS", "tty[8800:1a]", "mnt[]:ms", "console:",
-                           "apparmor:unconfined", "veth[eth0]:v0@br0", "dev[8/1]:disk", "[x]:y", ""})
+  for (const auto* text : {"mnt[/a]:b", "net[4026532177]:extRootNetNS", "tty[8800:1a]", "mnt[]:ms",
+                           "console:", "apparmor:unconfined", "veth[eth0]:v0@br0", "dev[8/1]:disk", "[x]:y", ""})
     o.add_external(text);
   auto* pair = o.add_veths();
   pair->set_if_in("eth1");

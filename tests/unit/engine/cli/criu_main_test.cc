@@ -28,7 +28,9 @@ Engine fake_engine() {
             TRY(notifier.notify("post-restore", child));
             return Restored{child, {}};
           },
-          [] { return std::vector<KernelFeature>{{"clone3_set_tid", "exact pids", true, true}}; }};
+          [] {
+            return std::vector<KernelFeature>{{"clone3_set_tid", "exact pids", true, true}};
+          }};
 }
 
 struct Ran {
@@ -180,7 +182,8 @@ TEST_F(CriuMain, ExecCmdRules) {
   EXPECT_NE(run({"restore", "-D", dir, "--exec-cmd"}).out.find("needs a command"), std::string::npos);
   EXPECT_NE(run({"restore", "-D", dir, "-d", "--exec-cmd", "--", "true"}).out.find("together"), std::string::npos);
   EXPECT_NE(run({"dump", "-t1", "-D", dir, "--exec-cmd", "--", "true"}).out.find("restore only"), std::string::npos);
-  EXPECT_NE(run({"restore", "-D", dir, "--exec-cmd", "--", "/none"}).out.find("STASIS-E-BAD-SUPERVISOR"), std::string::npos);
+  EXPECT_NE(run({"restore", "-D", dir, "--exec-cmd", "--", "/none"}).out.find("STASIS-E-BAD-SUPERVISOR"),
+            std::string::npos);
 }
 
 TEST_F(CriuMain, ConfigFileUnderTheCommandLine) {

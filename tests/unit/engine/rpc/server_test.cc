@@ -319,7 +319,7 @@ TEST_F(Server, UnbuiltRequestsGetTypedAnswers) {
 
 TEST_F(Server, GarbageAndUnknownTypes) {
   for (const std::string& record : {std::string("\xff\xff\xff"), std::string("\x08\x63"), std::string("\x10\x01"),
-                                   std::string("\x08\x00", 2), std::string("\x08\x06")}) {
+                                    std::string("\x08\x00", 2), std::string("\x08\x06")}) {
     int pair[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     client_ = Fd(pair[0]);

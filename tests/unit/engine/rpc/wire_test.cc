@@ -38,7 +38,8 @@ TEST(Wire, OversizeRecordIsTakenOffAndRefused) {
   const int room = 4 << 20;
   setsockopt(pair.a.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
   const std::string big(kMaxRequest + 1, 'x');
-  if (::send(pair.a.get(), big.data(), big.size(), MSG_DONTWAIT) < 0) GTEST_SKIP() << "needs CAP_NET_ADMIN for a buffer this large";
+  if (::send(pair.a.get(), big.data(), big.size(), MSG_DONTWAIT) < 0)
+    GTEST_SKIP() << "needs CAP_NET_ADMIN for a buffer this large";
   ASSERT_EQ(::send(pair.a.get(), "next", 4, MSG_DONTWAIT), 4);
   auto refused = receive(pair.b.get());
   ASSERT_FALSE(refused);

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pseudo terminal slaves whose master is outside (a container's console), pts(4), and the
+// /dev/tty of such a session. On restore a new pair is made in the container's devpts with
+// the same index; the master goes to the client (orphan-pts-master). ioctl_tty(2).
+#include <asm/termbits.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "engine/base/io.h"
+#include "engine/files/kind.h"
+
+namespace stasis::files {
+namespace {
+
+bool is_slave(const struct stat& st) { return S_ISCHR(st.st_mode) && major(st.st_rdev) >= 136 && major(st.st_rdev) <= 143; }
+bool is_current(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 0); }
+
+bool matches(const Candidate& c) { return !(c.info.flags & O_PATH) && (is_slave(c.st) || is_current(c.st)); }
+
+uint32_t index_of(dev_t rdev) { return (major(rdev) - 136) * 256 + minor(rdev); }
+
+// tty_nr of /proc/PID/stat: include/linux/kdev_t.h new_encode_dev().
+int tty_nr(dev_t rdev) {
+  return static_cast<int>((minor(rdev) & 0xff) | (major(rdev) << 8) | ((minor(rdev) & ~0xffu) << 12));
+}
+
+Result<void> check(const Candidate& c, const DumpEnv& env) {
+  TRY(check_owner(c));
+  if (!env.options.orphan_pts_master)
+    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container")).about(c.name()));
+  if (is_slave(c.st) && env.mounts && !env.mounts->find(c.info.mnt_id))
+    return fail(Error(Code::kOutsideFile, cat(c.name(), " is a terminal of the host")).about(c.name()));
+  return {};
+}
+
+pb::termios_entry termios_of(const struct termios& t) {
+  pb::termios_entry out;
+  out.set_c_iflag(t.c_iflag), out.set_c_oflag(t.c_oflag), out.set_c_cflag(t.c_cflag), out.set_c_lflag(t.c_lflag);
+  out.set_c_line(t.c_line), out.set_c_ispeed(0), out.set_c_ospeed(0);
+  for (auto cc : t.c_cc) out.add_c_cc(cc);
+  return out;
+}
+
+// The session that has it as its controlling terminal, by asking every process of the container.
+Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& info) {
+  for (pid_t pid : env.pids) {
+    const auto stat = env.proc.stat(pid);
+    const auto status = env.proc.status(pid);
+    if (!stat || !status || stat->tty_nr != tty_nr(rdev) || stat->session != pid) continue;
+    info.set_sid(static_cast<uint32_t>(status->ns_sid.back()));
+    for (pid_t other : env.pids)
+      if (const auto s = env.proc.status(other); s && other == stat->tpgid) info.set_pgrp(static_cast<uint32_t>(s->ns_pid.back()));
+    return {};
+  }
+  return {};
+}
+
+Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entry& info) {
+  const bool slave = is_slave(c.st);
+  info.set_type(slave ? pb::PTY : pb::CTTY);
+  info.set_locked(false), info.set_packet_mode(false), info.set_sid(0), info.set_pgrp(0);
+  int exclusive = 0;
+  (void)::ioctl(c.copy.get(), TIOCGEXCL, &exclusive);
+  info.set_exclusive(exclusive != 0);
+  info.set_rdev(static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev)));
+  if (!slave) return {};
+  struct termios term {};
+  winsize size{};
+  if (::ioctl(c.copy.get(), TCGETS, &term) < 0) return fail_sys("ioctl(TCGETS)", c.name());
+  if (::ioctl(c.copy.get(), TIOCGWINSZ, &size) < 0) return fail_sys("ioctl(TIOCGWINSZ)", c.name());
+  *info.mutable_termios() = termios_of(term);
+  *info.mutable_termios_locked() = termios_of({});
+  auto& w = *info.mutable_winsize();
+  w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel), w.set_ws_ypixel(size.ws_ypixel);
+  info.mutable_pty()->set_index(index_of(c.st.st_rdev));
+  info.set_uid(c.st.st_uid), info.set_gid(c.st.st_gid);
+  return find_session(env, c.st.st_rdev, info);
+}
+
+Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
+  entry.set_type(pb::TTY);
+  auto& tty = *entry.mutable_tty();
+  tty.set_id(entry.id());
+  tty.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
+  set_no_owner(tty.mutable_fown());
+  // The image's own number for the terminal: the device number serves.
+  const auto id = static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
+  tty.set_tty_info_id(id);
+  if (out.ttys.contains(id)) return {};
+  auto& info = out.ttys[id];
+  info.set_id(id);
+  return dump_info(c, env, info);
+}
+
+Result<void> set_up_pair(int slave, const pb::tty_info_entry& info) {
+  if (info.has_termios()) {
+    const auto& t = info.termios();
+    struct termios term {};
+    term.c_iflag = t.c_iflag(), term.c_oflag = t.c_oflag(), term.c_cflag = t.c_cflag(), term.c_lflag = t.c_lflag();
+    term.c_line = static_cast<cc_t>(t.c_line());
+    for (int i = 0; i < t.c_cc_size() && i < NCCS; ++i) term.c_cc[i] = static_cast<cc_t>(t.c_cc(i));
+    if (::ioctl(slave, TCSETS, &term) < 0) return fail_sys("ioctl(TCSETS)");
+  }
+  if (info.has_winsize()) {
+    const auto& w = info.winsize();
+    const winsize size{static_cast<unsigned short>(w.ws_row()), static_cast<unsigned short>(w.ws_col()),
+                       static_cast<unsigned short>(w.ws_xpixel()), static_cast<unsigned short>(w.ws_ypixel())};
+    if (::ioctl(slave, TIOCSWINSZ, &size) < 0) return fail_sys("ioctl(TIOCSWINSZ)");
+  }
+  if (info.has_uid() && ::fchown(slave, info.uid(), info.gid()) < 0) return fail_sys("fchown", "terminal");
+  return {};
+}
+
+}  // namespace
+
+Result<Fd> open_master(const std::string& ptmx, uint32_t index) {
+  // The lowest free index is given out: open more until ours comes, then drop the others.
+  std::vector<Fd> others;
+  for (int tries = 0; tries < 4096; ++tries) {
+    Fd master = TRY(open_at(AT_FDCWD, ptmx, O_RDWR | O_NOCTTY));
+    unsigned got = 0;
+    if (::ioctl(master.get(), TIOCGPTN, &got) < 0) return fail_sys("ioctl(TIOCGPTN)", ptmx);
+    if (got == index) {
+      const int unlock = 0;
+      if (::ioctl(master.get(), TIOCSPTLCK, &unlock) < 0) return fail_sys("ioctl(TIOCSPTLCK)", ptmx);
+      return master;
+    }
+    if (got > index) break;
+    others.push_back(std::move(master));
+  }
+  return fail(Error(Code::kRestoreFailed, cat("terminal /dev/pts/", index, " is taken in the restored devpts")).about(cat("/dev/pts/", index)));
+}
+
+namespace {
+
+Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
+  if (!entry.has_tty()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no terminal"));
+  const auto info = env.ttys.find(entry.tty().tty_info_id());
+  if (info == env.ttys.end()) return fail(Code::kImageCorrupt, cat("tty-info.img: no terminal ", entry.tty().tty_info_id()));
+  const int flags = (static_cast<int>(entry.tty().flags()) & (O_ACCMODE | static_cast<int>(kSettableFlags))) | O_NOCTTY;
+  if (info->second.type() == pb::CTTY) return open_at(AT_FDCWD, "/dev/tty", flags);
+  if (info->second.type() != pb::PTY || !info->second.has_pty())
+    return fail(Code::kUnsupportedFile, cat("terminal ", entry.tty().tty_info_id(), " is of a kind that cannot be restored yet"));
+  const uint32_t index = info->second.pty().index();
+  const std::string path = cat("/dev/pts/", index);
+  if (env.terminals.insert(index).second) {
+    if (!env.orphan_master)
+      return fail(Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)")).about(path));
+    auto& master = env.masters[index];
+    if (!master.valid()) master = TRY(open_master("/dev/pts/ptmx", index));
+    Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));
+    TRY(set_up_pair(slave.get(), info->second));
+    TRY(env.orphan_master(master.get()));
+  }
+  return open_at(AT_FDCWD, path, flags);
+}
+
+}  // namespace
+
+const FileKind kTty = {"terminal (pty slave)", pb::TTY, matches, check, dump, restore};
+
+}  // namespace stasis::files

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/memory/restore_memory.h"
+
+#include <linux/rseq.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/kernel/syscalls.h"
+#include "engine/memory/vma.h"
+
+#define ARCH_MAP_VDSO_64_CODE 0x2003  // arch/x86/include/uapi/asm/prctl.h ARCH_MAP_VDSO_64
+
+namespace stasis::memory {
+namespace {
+
+using remote::Batch;
+
+constexpr size_t kBatchCalls = 512;
+constexpr size_t kVectors = 256;         // per preadv
+constexpr uint64_t kReadBytes = 64u << 20;  // per preadv, far below what read(2) caps
+
+bool is_group(const procfs::Map& map) { return map.name == "[vdso]" || map.name.starts_with("[vvar"); }
+
+Result<void> flush(remote::Runner& runner, Batch& batch) {
+  TRY(runner.run_checked(batch));
+  batch = Batch();
+  return {};
+}
+
+Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
+  Batch batch;
+  uint64_t vdso = 0;
+  for (const auto& e : task.mm.vmas())
+    if (is_vdso_group(e) && (vdso == 0 || e.start() < vdso)) vdso = e.start();
+  if (vdso) {
+    batch.add(__NR_arch_prctl, ARCH_MAP_VDSO_64_CODE, vdso);
+    batch.must("arch_prctl(ARCH_MAP_VDSO_64)");
+  }
+  for (const auto& e : task.mm.vmas()) {
+    if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
+    int flags = static_cast<int>(e.flags()) & (MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN | MAP_NORESERVE);
+    int fd = -1;
+    if (is_file_backed(e)) {
+      fd = pool.file.at(static_cast<uint32_t>(e.shmid()));
+    } else {
+      flags |= MAP_ANONYMOUS;
+    }
+    batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e), flags | MAP_FIXED_NOREPLACE, fd,
+              is_file_backed(e) ? e.pgoff() : 0);
+    batch.must(cat("mmap ", hex(e.start())));
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
+  return flush(runner, batch);
+}
+
+bool inside_vdso(const tasks::TaskImage& task, uint64_t address) {
+  for (const auto& e : task.mm.vmas())
+    if (is_vdso_group(e) && address >= e.start() && address < e.end()) return true;
+  return false;
+}
+
+// Pages lie in the file in the order of the runs: neighbours there are read in one call.
+Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
+  const int fd = pool.pages.at(static_cast<uint32_t>(task.pagemap.pages_id));
+  std::vector<iovec> vectors;
+  uint64_t offset = 0, bytes = 0, pages = 0;
+  auto read = [&]() -> Result<void> {
+    if (vectors.empty()) return {};
+    Batch batch;
+    const auto list = batch.data(vectors.data(), vectors.size() * sizeof(iovec));
+    const size_t call = batch.add(__NR_preadv, fd, list, vectors.size(), offset, 0);
+    batch.must("preadv of pages");
+    TRY(runner.run_checked(batch));
+    if (static_cast<uint64_t>(batch.result(call)) != bytes)
+      return fail(Error(Code::kImageCorrupt, cat("pages-", task.pagemap.pages_id, ".img: read ", batch.result(call), " of ", bytes, " bytes"))
+                      .about(cat("pages-", task.pagemap.pages_id, ".img")));
+    offset += bytes;
+    vectors.clear();
+    bytes = 0;
+    return {};
+  };
+  for (const auto& run : task.pagemap.runs) {
+    if (inside_vdso(task, run.vaddr)) continue;
+    uint64_t at = run.vaddr, left = run.nr_pages * kernel::kPageSize, from = run.file_offset;
+    pages += run.nr_pages;
+    while (left > 0) {
+      if (!vectors.empty() && (offset + bytes != from || vectors.size() == kVectors || bytes >= kReadBytes)) TRY(read());
+      if (vectors.empty()) offset = from;
+      const uint64_t size = std::min(left, kReadBytes);
+      vectors.push_back({reinterpret_cast<void*>(at), size});
+      at += size, from += size, bytes += size, left -= size;
+    }
+  }
+  TRY(read());
+  return pages;
+}
+
+Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task) {
+  Batch batch;
+  for (const auto& e : task.mm.vmas()) {
+    if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
+    const uint64_t size = e.end() - e.start();
+    if (fill_protection(e) != static_cast<int>(e.prot())) {
+      batch.add(__NR_mprotect, e.start(), size, e.prot());
+      batch.must(cat("mprotect ", hex(e.start())));
+    }
+    for (int advice = 0; advice < 64; ++advice)
+      if (e.madv() >> advice & 1) {
+        batch.add(__NR_madvise, e.start(), size, advice);
+        batch.must(cat("madvise ", hex(e.start())));
+      }
+    if (e.flags() & MAP_LOCKED) {
+      batch.add(__NR_mlock, e.start(), size);
+      batch.must(cat("mlock ", hex(e.start())));
+    }
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
+  return flush(runner, batch);
+}
+
+// Where code, data, heap, arguments and environment are, the auxiliary vector and the
+// executable: prctl(2) PR_SET_MM_MAP, the one form that needs no CAP_SYS_RESOURCE.
+Result<void> describe_mm(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
+  const auto& mm = task.mm;
+  Batch batch;
+  std::vector<uint64_t> auxv(mm.mm_saved_auxv().begin(), mm.mm_saved_auxv().end());
+  const auto vector = batch.data(auxv.data(), auxv.size() * 8);
+  kernel::PrctlMmMap map{mm.mm_start_code(), mm.mm_end_code(), mm.mm_start_data(), mm.mm_end_data(),
+                         mm.mm_start_brk(),  mm.mm_brk(),      mm.mm_start_stack(), mm.mm_arg_start(),
+                         mm.mm_arg_end(),    mm.mm_env_start(), mm.mm_env_end(),   0,
+                         static_cast<uint32_t>(auxv.size() * 8),
+                         static_cast<uint32_t>(pool.file.at(mm.exe_file_id()))};
+  const auto at = batch.put(map);
+  batch.point(at, offsetof(kernel::PrctlMmMap, auxv), vector);
+  batch.add(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, at, sizeof(map), 0);
+  batch.must("prctl(PR_SET_MM_MAP)");
+  if (mm.thp_disabled()) {
+    batch.add(__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    batch.must("prctl(PR_SET_THP_DISABLE)");
+  }
+  return runner.run_checked(batch);
+}
+
+}  // namespace
+
+Result<VdsoLayout> own_vdso(const procfs::Procfs& proc) {
+  VdsoLayout layout;
+  uint64_t start = 0;
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps"))))) {
+    if (!is_group(map)) continue;
+    if (layout.parts.empty()) start = map.start;
+    layout.parts.emplace_back(map.start - start, map.size());
+    layout.size = map.end - start;
+    if (map.name == "[vdso]") layout.text_offset = map.start - start, layout.text_size = map.size();
+  }
+  return layout;
+}
+
+Result<uint64_t> own_vdso_start(const procfs::Procfs& proc) {
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+    if (map.name == "[vdso]") return map.start;
+  return uint64_t{0};
+}
+
+Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uint64_t own_start, int pages_fd) {
+  auto differs = [&](const char* how) {
+    return fail(Error(Code::kKernelFeature, cat("pid ", task.node.pid(), ": the vDSO of this kernel ", how,
+                                                "; restoring on another kernel is not supported yet"))
+                    .about("[vdso]"));
+  };
+  std::vector<std::pair<uint64_t, uint64_t>> parts;
+  uint64_t start = 0, text = 0, text_size = 0;
+  for (const auto& e : task.mm.vmas()) {
+    if (!is_vdso_group(e)) continue;
+    if (parts.empty()) start = e.start();
+    parts.emplace_back(e.start() - start, e.end() - e.start());
+    if (e.status() & kVmaVdso) text = e.start(), text_size = e.end() - e.start();
+  }
+  if (parts.empty()) return {};
+  if (parts != own.parts) return differs("is laid out differently");
+  for (const auto& run : task.pagemap.runs) {
+    if (text < run.vaddr || text >= run.vaddr + run.nr_pages * kernel::kPageSize) continue;
+    std::vector<uint8_t> bytes(text_size);
+    const auto offset = static_cast<off_t>(run.file_offset + (text - run.vaddr));
+    if (::pread(pages_fd, bytes.data(), bytes.size(), offset) != static_cast<ssize_t>(bytes.size()))
+      return fail_sys(Code::kImageCorrupt, "read the vDSO of the images");
+    if (std::memcmp(bytes.data(), reinterpret_cast<void*>(own_start), bytes.size()) != 0) return differs("has other contents");
+  }
+  return {};
+}
+
+Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_end) {
+  Batch batch;
+  // glibc registered a restartable sequence area for the engine; the kernel would go on writing to it.
+  const auto rseq = TRY(kernel::get_rseq(runner.pid()));
+  if (rseq.address) {
+    batch.add(__NR_rseq, rseq.address, rseq.size, RSEQ_FLAG_UNREGISTER, rseq.signature);
+    batch.must("rseq(UNREGISTER)");
+  }
+  batch.add(__NR_set_robust_list, 0, 24);
+  batch.add(__NR_munmap, 0, keep_begin);
+  batch.must("munmap below the arena");
+  batch.add(__NR_munmap, keep_end, kTaskSize - keep_end);
+  batch.must("munmap above the arena");
+  return runner.run_checked(batch);
+}
+
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
+  TRY(map_all(runner, task, pool));
+  const uint64_t pages = TRY(read_all_pages(runner, task, pool));
+  TRY(protect(runner, task));
+  TRY(describe_mm(runner, task, pool));
+  return pages;
+}
+
+}  // namespace stasis::memory

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// The restore line: open, check, plan, ground, tree, shared objects, private state, memory,
+// final, release. Until release everything is a scope: a failure kills the new tree and
+// removes what was made for it.
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "cgroups/ground.h"
+#include "cgroups/plan.h"
+#include "cgroups/root_option.h"
+#include "engine/base/io.h"
+#include "engine/engine.h"
+#include "engine/kernel/ptrace.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/memory/restore_memory.h"
+#include "engine/memory/vma.h"
+#include "engine/namespaces/namespaces.h"
+#include "engine/tasks/restore_core.h"
+#include "engine/tasks/snapshot.h"
+#include "engine/tasks/stub.h"
+#include "engine/tasks/tree_plan.h"
+#include "mounts/apply.h"
+#include "mounts/plan.h"
+#include "proto/net.pb.h"
+
+namespace stasis {
+namespace {
+
+timespec now() {
+  timespec ts{};
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return ts;
+}
+
+uint32_t us_since(const timespec& start) {
+  const timespec end = now();
+  return static_cast<uint32_t>((end.tv_sec - start.tv_sec) * 1000000 + (end.tv_nsec - start.tv_nsec) / 1000);
+}
+
+// What restore will do, decided without touching anything.
+struct Plan {
+  tasks::TreePlan tree;
+  mounts::RestorePlan mounts;
+  cgroups::RestorePlan cgroups;
+  tasks::Pool pool;
+  uint64_t hole = 0;
+  unsigned long new_namespaces = 0;             // for clone3
+  std::vector<std::pair<int, int>> join;        // namespace descriptor, CLONE_NEW*
+};
+
+// External and joined namespaces come as descriptors of the caller or as paths.
+Result<void> plan_namespaces(const tasks::Snapshot& s, const Options& options, std::vector<Fd>& keep, Plan& plan) {
+  plan.new_namespaces = s.namespaces;
+  const auto& ids = s.tasks.front().ids;
+  if (s.namespaces & CLONE_NEWNET) {
+    const std::string name = cat("netns-", ids.net_ns_id(), ".img");
+    if (s.images->exists(name)) {
+      const auto entry = TRY(s.images->read<pb::netns_entry>(image::Kind::kNetns, name));
+      if (entry.has_ext_key() && !entry.ext_key().empty()) {
+        const int fd = files::inherited_fd(options, entry.ext_key());
+        if (fd < 0)
+          return fail(Error(Code::kBadOption, cat("the network namespace \"", entry.ext_key(), "\" of the images is external; give it with --inherit-fd fd[N]:", entry.ext_key()))
+                          .about(entry.ext_key()));
+        plan.join.emplace_back(fd, CLONE_NEWNET);
+        plan.new_namespaces &= ~static_cast<unsigned long>(CLONE_NEWNET);
+      }
+    }
+  }
+  for (const auto& join : options.join_ns) {
+    const auto kind = std::find_if(namespaces::all_kinds().begin(), namespaces::all_kinds().end(),
+                                   [&](const auto& k) { return k.name == join.ns; });
+    if (kind == namespaces::all_kinds().end() || kind->flag == CLONE_NEWPID || kind->flag == CLONE_NEWUSER || kind->flag == CLONE_NEWNS)
+      return fail(Error(Code::kUnsupportedNamespace, cat("--join-ns ", join.ns, " is not supported yet")).about(join.ns));
+    const bool is_pid = parse_int<pid_t>(join.file).has_value();
+    Fd fd = TRY(open_at(AT_FDCWD, is_pid ? cat("/proc/", join.file, "/ns/", join.ns) : join.file, O_RDONLY));
+    plan.join.emplace_back(fd.get(), static_cast<int>(kind->flag));
+    plan.new_namespaces &= ~kind->flag;
+    keep.push_back(std::move(fd));
+  }
+  return {};
+}
+
+Result<void> plan_pool(const tasks::Snapshot& s, tasks::Pool& pool) {
+  int top = 2;
+  for (const auto& task : s.tasks)
+    for (const auto& e : task.fds) top = std::max(top, static_cast<int>(e.fd()));
+  for (const auto& name : TRY(list_dir(AT_FDCWD, "/proc/self/fd"))) top = std::max(top, parse_int<int>(name).value_or(0));
+  pool.base = top + 64;  // room for what is still to be opened by the engine
+  int next = pool.base;
+  for (const auto& [id, file] : s.files) pool.file[id] = next++;
+  for (const auto& task : s.tasks) {
+    if (task.zombie) continue;
+    const auto id = static_cast<uint32_t>(task.pagemap.pages_id);
+    if (pool.pages.contains(id)) continue;
+    pool.pages[id] = next++;
+    pool.pages_source[id] = TRY(s.images->open_raw(cat("pages-", id, ".img")));
+  }
+  pool.end = next;
+  return {};
+}
+
+Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s, size_t nodes) {
+  std::vector<std::pair<uint64_t, uint64_t>> taken;
+  for (const auto& task : s.tasks)
+    for (const auto& vma : task.mm.vmas())
+      if (!(vma.status() & memory::kVmaVsyscall)) taken.emplace_back(vma.start(), vma.end());
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+    if (map.end <= memory::kTaskSize) taken.emplace_back(map.start, map.end);
+  const auto hole = memory::find_hole(std::move(taken), tasks::SharedArena::size_for(nodes));
+  if (!hole) return fail(Code::kUnsupportedMemory, "the tasks leave no free address range for the engine");
+  return *hole;
+}
+
+Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Options& options, const cgroups::Hierarchies& host) {
+  cgroups::PlanInput input;
+  input.roots = options.cgroup_roots;
+  input.mode = options.cgroup_mode;
+  input.hierarchies = host.list();
+  input.own = TRY(cgroups::read_own_membership());
+  if (options.parent == RestoreParent::kSibling) {
+    // runc puts the engine into the container's new cgroup, crun and LXC do not.
+    const auto client = cgroups::read_membership(::getppid());
+    input.stay_with_engine = client && cgroups::moved_by_client(input.own, *client);
+  }
+  return cgroups::plan_restore(*s.cgroup, input);
+}
+
+Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options,
+                       const cgroups::Hierarchies* host, std::vector<Fd>& keep) {
+  Plan plan;
+  std::vector<tasks::TreeInput> input;
+  for (const auto& t : s.tasks) input.push_back({t.node.pid(), t.node.ppid(), t.node.pgid(), t.node.sid()});
+  plan.tree = TRY(tasks::plan_tree(input, options.shell_job));
+  if (s.namespaces & CLONE_NEWNS) {
+    plan.mounts = TRY(mounts::plan_restore(s.mounts, options));
+    if (auto missing = mounts::missing_sources(plan.mounts); !missing.empty()) return fail(std::move(missing.front()));
+  }
+  TRY(plan_namespaces(s, options, keep, plan));
+  if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
+  TRY(plan_pool(s, plan.pool));
+  plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size()));
+  const auto vdso = TRY(memory::own_vdso(proc));
+  const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
+  for (const auto& t : s.tasks)
+    if (!t.zombie)
+      TRY(memory::check_vdso(t, vdso, vdso_start, plan.pool.pages_source.at(static_cast<uint32_t>(t.pagemap.pages_id)).get()));
+  return plan;
+}
+
+// Process groups: leaders first, so that every group exists when others join it.
+Result<void> restore_groups(const Plan& plan, std::vector<remote::Runner>& runners) {
+  for (const bool leaders : {true, false}) {
+    for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
+      const auto& node = plan.tree.nodes[i];
+      if ((node.pgid == node.pid) != leaders || node.pgid == 0 || node.sid == node.pid) continue;
+      const bool known = std::any_of(plan.tree.nodes.begin(), plan.tree.nodes.end(), [&](const auto& n) { return n.pid == node.pgid; });
+      if (!known) continue;  // a shell job stays in the engine's group
+      remote::Batch batch;
+      batch.add(__NR_setpgid, 0, node.pgid);
+      batch.must(cat("setpgid(", node.pgid, ")"));
+      TRY(runners[i].run_checked(batch));
+    }
+  }
+  return {};
+}
+
+// The terminal's foreground group, told by the leader of its session.
+Result<void> restore_foreground(const tasks::Snapshot& s, const Plan& plan, std::vector<remote::Runner>& runners) {
+  for (const auto& [id, tty] : s.ttys) {
+    if (tty.sid() == 0 || tty.pgrp() == 0) continue;
+    for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
+      const auto& node = plan.tree.nodes[i];
+      if (node.task < 0 || node.pid != tty.sid()) continue;
+      for (const auto& e : s.tasks[static_cast<size_t>(node.task)].fds) {
+        const auto& file = s.files.at(e.id());
+        if (!file.has_tty() || file.tty().tty_info_id() != id) continue;
+        remote::Batch batch;
+        batch.add(__NR_ioctl, plan.pool.file.at(e.id()), TIOCSPGRP, batch.put(tty.pgrp()));
+        batch.must("ioctl(TIOCSPGRP)");
+        TRY(runners[i].run_checked(batch));
+        break;
+      }
+    }
+  }
+  return {};
+}
+
+// Helpers and zombies end, in this order, so that orphans are with their parents and nobody
+// is left to be reaped but the zombies.
+Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stubs& stubs, std::vector<remote::Runner>& runners) {
+  for (const bool helpers : {true, false}) {
+    for (size_t i = plan.tree.nodes.size(); i-- > 0;) {
+      const int task = plan.tree.nodes[i].task;
+      if (helpers ? task >= 0 : task < 0 || !s.tasks[static_cast<size_t>(task)].zombie) continue;
+      const uint32_t status = task < 0 ? 0 : s.tasks[static_cast<size_t>(task)].tc().exit_code();
+      const pid_t pid = stubs.host_pid(i);
+      remote::Batch batch;
+      if (const int signal = static_cast<int>(status & 0x7f); signal != 0) {
+        // To die of a signal it has to arrive: default action, no core file.
+        const uint64_t none[2] = {0, 0}, mask = 0;
+        batch.add(__NR_prlimit64, 0, 4 /* RLIMIT_CORE */, batch.data(none, sizeof(none)), 0);
+        batch.add(__NR_rt_sigaction, signal, batch.put(kernel::KernelSigaction{}), 0, 8);
+        batch.add(__NR_rt_sigprocmask, SIG_SETMASK, batch.put(mask), 0, 8);
+        TRY(runners[i].run(batch));
+        TRY(kernel::set_sigmask(pid, 0));
+        ::kill(pid, signal);
+        TRY(kernel::cont(pid));
+      } else {
+        batch.add(__NR_exit_group, status >> 8 & 0xff);
+        TRY(runners[i].start(batch, pid));
+      }
+      while (true) {
+        const auto stop = kernel::wait_stop(pid);
+        if (!stop || stop->kind == kernel::Stop::Kind::kExited) break;
+        TRY(kernel::cont(pid, stop->kind == kernel::Stop::Kind::kSignal ? stop->signal : 0));
+      }
+      stubs.forget(i);
+      if (!helpers) continue;
+      // The real parent is a stub that never waits: have it reap the helper, or it stays a zombie.
+      const int creator = plan.tree.nodes[i].creator;
+      remote::Batch reap;
+      reap.add(__NR_wait4, plan.tree.nodes[i].pid, 0, WNOHANG | __WALL, 0);
+      TRY(runners[static_cast<size_t>(creator)].run(reap));
+    }
+  }
+  return {};
+}
+
+Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan, const tasks::SharedArena& shared,
+                       tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
+  std::vector<remote::Runner> runners;
+  for (size_t i = 0; i < plan.tree.nodes.size(); ++i)
+    runners.emplace_back(stubs.host_pid(i), shared.code(), shared.arena(i), tasks::SharedArena::kArenaSize,
+                         reinterpret_cast<uint8_t*>(shared.arena(i)));
+  TRY(restore_groups(plan, runners));
+  TRY(restore_foreground(s, plan, runners));
+  TRY(end_the_dead(s, plan, stubs, runners));
+  uint64_t pages = 0;
+  for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
+    const int task = plan.tree.nodes[i].task;
+    if (task < 0 || s.tasks[static_cast<size_t>(task)].zombie) continue;
+    tasks::Driven d{.image = &s.tasks[static_cast<size_t>(task)], .runner = runners[i], .tids = {stubs.host_pid(i)}};
+    const std::string name = cat("pid ", d.image->node.pid(), " of the images");
+    TRY_CTX(memory::clear(d.runner, shared.begin(), shared.end()), name);
+    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, plan.pool), name);
+    TRY_CTX(tasks::create_threads(proc, d), name);
+    driven.push_back(std::move(d));
+  }
+  return pages;
+}
+
+// From the first credential on, nothing privileged can be done in a task any more.
+Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan, const tasks::SharedArena& shared,
+                    std::vector<tasks::Driven>& driven) {
+  for (auto& d : driven) {
+    const std::string name = cat("pid ", d.image->node.pid(), " of the images");
+    TRY_CTX(tasks::restore_signals(d), name);
+    TRY_CTX(tasks::restore_from_outside(proc, d), name);
+    TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
+    TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
+    TRY_CTX(tasks::restore_registers(d), name);
+  }
+  return {};
+}
+
+void let_go(const std::vector<tasks::Driven>& driven) {
+  for (const auto& d : driven) {
+    // A stopped task stops again before its first instruction.
+    if (d.image->tc().task_state() == tasks::kTaskStopped) ::kill(d.tids[0], d.image->tc().has_stop_signo() ? static_cast<int>(d.image->tc().stop_signo()) : SIGSTOP);
+    for (pid_t tid : d.tids)
+      if (auto r = kernel::detach(tid); !r) log::warning("pid ", tid, ": ", r.error().message(), ", ignoring");
+  }
+}
+
+}  // namespace
+
+Result<Restored> restore(const Options& options, Notifier& notifier) {
+  const auto start = now();
+  const auto proc = TRY(procfs::Procfs::open());
+  const auto images = TRY(image::Reader::open(options.images_dir.get()));
+  const auto snapshot = TRY(tasks::load(images));
+  std::optional<cgroups::Hierarchies> host;
+  if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup) host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
+  std::vector<Fd> keep;
+  Plan plan = TRY(make_plan(proc, snapshot, options, host ? &*host : nullptr, keep));
+  log::info("restore: ", snapshot.tasks.size(), " processes are planned");
+  TRY(notifier.notify("pre-restore"));
+
+  std::optional<cgroups::Ground> ground;
+  if (host) ground.emplace(TRY(cgroups::Ground::create(plan.cgroups, *host)));
+  const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size()));
+  files::RestoreEnv files_env{.options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys};
+  if (options.orphan_pts_master)
+    files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
+  tasks::StubEnv env{.snapshot = snapshot, .plan = plan.tree, .options = options, .shared = shared,
+                     .ground = ground ? &*ground : nullptr};
+  env.pool = std::move(plan.pool);
+  plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages, plan.pool.end = env.pool.end;
+  env.set_up_namespaces = [&]() -> Result<void> {
+    for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
+    TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));
+    if (!(snapshot.namespaces & CLONE_NEWNS)) return {};
+    mounts::ApplyEnv apply;
+    apply.root_source = options.root;
+    apply.open_content = [&](const std::string& name) { return images.open_raw(name); };
+    auto applied = TRY(mounts::apply(plan.mounts, apply));
+    for (auto& pty : applied.ptys) files_env.masters[pty.index] = std::move(pty.fd);
+    return {};
+  };
+  env.open_file = [&](const pb::file_entry& file) -> Result<Fd> {
+    const auto* kind = files::kind_of(file.type());
+    if (!kind) return fail(Code::kUnsupportedFile, cat("file ", file.id(), " of files.img"));
+    return kind->restore(file, files_env);
+  };
+
+  const auto fork_start = now();
+  auto stubs = TRY(tasks::Stubs::create(env, plan.new_namespaces));
+  TRY(stubs.next_stage());
+  log::info("restore: root task is pid ", stubs.root());
+  if (plan.new_namespaces) TRY(notifier.notify("setup-namespaces", stubs.root()));
+  TRY(stubs.next_stage());
+  log::info("restore: namespaces and mounts are set up");
+  if (plan.new_namespaces) TRY(notifier.notify("post-setup-namespaces"));
+  TRY(stubs.next_stage());
+  TRY(stubs.create_extra_roots());
+  TRY(stubs.seize_all());
+  log::info("restore: all tasks are created");
+  Restored result;
+  result.root_pid = stubs.root();
+  result.stats.forking_us = us_since(fork_start);
+
+  std::vector<tasks::Driven> driven;
+  result.stats.pages_restored = TRY(drive(proc, snapshot, plan, shared, stubs, driven));
+  log::info("restore: memory is filled");
+  TRY(finish(proc, snapshot, plan, shared, driven));
+  result.stats.restore_us = us_since(start);
+  log::info("restore: all tasks are ready");
+  TRY(notifier.notify("post-restore", stubs.root()));
+  const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
+  if (own_net) (void)notifier.notify("network-unlock");
+  if (auto r = notifier.notify("pre-resume"); !r) log::warning("pre-resume: ", r.error().message(), ", ignoring");
+
+  if (ground) TRY(ground->restore_freezer());
+  if (ground) ground->commit();
+  stubs.commit();
+  let_go(driven);
+  log::info("restore: released");
+  if (auto r = notifier.notify("post-resume"); !r) log::warning("post-resume: ", r.error().message(), ", ignoring");
+  return result;
+}
+
+}  // namespace stasis

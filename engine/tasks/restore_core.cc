@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tasks/restore_core.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "engine/base/io.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/tasks/fpu.h"
+#include "engine/tasks/restore_creds.h"
+#include "engine/tasks/seccomp.h"
+
+namespace stasis::tasks {
+namespace {
+
+using remote::Batch;
+
+constexpr uint64_t kAllButTrap = ~(uint64_t{1} << (SIGTRAP - 1));
+
+// The host tid of each thread of the image, by the last number of its NSpid line.
+Result<void> find_tids(const procfs::Procfs& proc, Driven& d) {
+  std::map<uint32_t, pid_t> by_ns_tid;
+  const pid_t pid = d.tids.front();
+  for (pid_t tid : TRY(proc.threads(pid))) {
+    const auto status = TRY(proc.thread_status(pid, tid));
+    if (!status.ns_pid.empty()) by_ns_tid[static_cast<uint32_t>(status.ns_pid.back())] = tid;
+  }
+  for (uint32_t tid : d.image->tids) {
+    if (tid == d.image->node.pid()) continue;
+    const auto at = by_ns_tid.find(tid);
+    if (at == by_ns_tid.end()) return fail(Code::kRestoreFailed, cat("thread ", tid, " was not created"));
+    d.tids.push_back(at->second);
+  }
+  return {};
+}
+
+void requeue(Batch& batch, const pb::signal_queue_entry& queue, pid_t pid, pid_t tid, bool shared) {
+  for (const auto& s : queue.signals()) {
+    siginfo_t info{};
+    std::memcpy(&info, s.siginfo().data(), std::min(s.siginfo().size(), sizeof(info)));
+    const auto at = batch.put(info);
+    if (shared)
+      batch.add(__NR_rt_sigqueueinfo, pid, info.si_signo, at);
+    else
+      batch.add(__NR_rt_tgsigqueueinfo, pid, tid, info.si_signo, at);
+    batch.must(cat("queue signal ", info.si_signo));
+  }
+}
+
+itimerval timer_value(const pb::itimer_entry& e) {
+  return {{static_cast<time_t>(e.isec()), static_cast<suseconds_t>(e.iusec())},
+          {static_cast<time_t>(e.vsec()), static_cast<suseconds_t>(e.vusec())}};
+}
+
+Result<void> restore_limits(pid_t pid, const TaskImage& image) {
+  for (int which = 0; which < image.tc().rlimits().rlimits_size() && which < RLIM_NLIMITS; ++which) {
+    const auto& e = image.tc().rlimits().rlimits(which);
+    const rlimit wanted{e.cur(), e.max()};
+    const auto resource = static_cast<__rlimit_resource>(which);
+    if (::prlimit(pid, resource, &wanted, nullptr) == 0) continue;
+    if (errno != EPERM) return fail_sys("prlimit", cat("pid ", pid, " resource ", which));
+    // Without CAP_SYS_RESOURCE a hard limit only goes down. The soft one is what acts.
+    rlimit now{};
+    if (::prlimit(pid, resource, nullptr, &now) < 0) return fail_sys("prlimit", cat("pid ", pid));
+    if (wanted.rlim_cur > now.rlim_max)
+      return fail(Error(Code::kRlimit, cat("pid ", pid, ": limit ", which, " of ", wanted.rlim_cur, " cannot be set: the most here is ", now.rlim_max))
+                      .about(cat("pid ", pid)));
+    const rlimit possible{wanted.rlim_cur, std::min(wanted.rlim_max, now.rlim_max)};
+    if (::prlimit(pid, resource, &possible, nullptr) < 0) return fail_sys("prlimit", cat("pid ", pid));
+    log::warning("pid ", pid, ": hard limit ", which, " stays at ", possible.rlim_max, ", ignoring");
+  }
+  return {};
+}
+
+Result<void> restore_scheduling(pid_t tid, const pb::thread_core_entry& core, const pb::task_extra* extra) {
+  const std::string name = cat("pid ", tid);
+  if (core.has_sched_policy()) {
+    const uint32_t policy = core.sched_policy();
+    sched_param param{};
+    param.sched_priority = static_cast<int>(core.sched_prio());
+    const bool real_time = policy == SCHED_FIFO || policy == SCHED_RR;
+    if (!real_time) param.sched_priority = 0;
+    if (policy > SCHED_IDLE) return fail(Code::kImageCorrupt, cat("scheduling policy ", policy));
+    if ((real_time || policy != SCHED_OTHER) && ::sched_setscheduler(tid, static_cast<int>(policy), &param) < 0)
+      return fail_sys("sched_setscheduler", name);
+    if (!real_time && ::setpriority(PRIO_PROCESS, static_cast<id_t>(tid), core.sched_nice()) < 0)
+      return fail_sys("setpriority", name);
+  }
+  if (!extra) return {};
+  // The machine may have other processors now; then the mask means nothing any more.
+  if (extra->has_cpu_affinity() &&
+      ::syscall(__NR_sched_setaffinity, tid, extra->cpu_affinity().size(), extra->cpu_affinity().data()) < 0)
+    log::warning(name, ": CPU affinity cannot be set, ignoring");
+  if (extra->has_ioprio() && extra->ioprio() != 0 &&
+      ::syscall(__NR_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, tid, extra->ioprio()) < 0)
+    log::warning(name, ": I/O priority ", extra->ioprio(), " cannot be set, ignoring");
+  return {};
+}
+
+// What every thread sets for itself and needs no privilege.
+void add_thread_state(Batch& batch, const pb::core_entry& core, const pb::task_extra* extra, bool leader) {
+  const auto& t = core.thread_core();
+  batch.add(__NR_set_tid_address, core.thread_info().clear_tid_addr());
+  if (t.futex_rla()) {
+    batch.add(__NR_set_robust_list, t.futex_rla(), t.futex_rla_len());
+    batch.must("set_robust_list");
+  }
+  if (t.has_sas() && !(t.sas().ss_flags() & SS_DISABLE)) {
+    struct {
+      uint64_t sp;
+      uint32_t flags, pad;
+      uint64_t size;
+    } ss{t.sas().ss_sp(), t.sas().ss_flags() & ~uint32_t{SS_ONSTACK}, 0, t.sas().ss_size()};
+    batch.add(__NR_sigaltstack, batch.put(ss), 0);
+    batch.must("sigaltstack");
+  }
+  if (t.has_rseq_entry() && t.rseq_entry().rseq_abi_pointer()) {
+    batch.add(__NR_rseq, t.rseq_entry().rseq_abi_pointer(), t.rseq_entry().rseq_abi_size(), 0, t.rseq_entry().signature());
+    batch.must("rseq");
+  }
+  const std::string comm = t.has_comm() ? t.comm() : leader ? core.tc().comm() : std::string();
+  if (!comm.empty()) batch.add(__NR_prctl, PR_SET_NAME, batch.text(comm.substr(0, 15)));
+  if (extra && extra->has_timer_slack_ns()) batch.add(__NR_prctl, PR_SET_TIMERSLACK, extra->timer_slack_ns());
+}
+
+Result<void> fill_floating_point(pid_t tid, const pb::core_entry& core, const pb::task_extra* extra) {
+  auto now = TRY(kernel::get_xstate(tid));
+  // The raw copy is exact, if this CPU lays its state out the same way.
+  if (extra && extra->has_xstate() && extra->xstate().size() == now.size()) {
+    std::vector<uint8_t> raw(extra->xstate().begin(), extra->xstate().end());
+    if (kernel::set_xstate(tid, raw)) return {};
+  }
+  TRY(fill_xstate(core.thread_info().fpregs(), now));
+  return kernel::set_xstate(tid, now);
+}
+
+kernel::Regs image_regs(const pb::user_x86_regs_entry& r, const kernel::Regs& now) {
+  kernel::Regs regs = now;
+  regs.r15 = r.r15(), regs.r14 = r.r14(), regs.r13 = r.r13(), regs.r12 = r.r12();
+  regs.rbp = r.bp(), regs.rbx = r.bx(), regs.r11 = r.r11(), regs.r10 = r.r10();
+  regs.r9 = r.r9(), regs.r8 = r.r8(), regs.rax = r.ax(), regs.rcx = r.cx();
+  regs.rdx = r.dx(), regs.rsi = r.si(), regs.rdi = r.di();
+  // The call was rewound when it was dumped: nothing may be restarted on top of that.
+  regs.orig_rax = static_cast<uint64_t>(-1);
+  regs.rip = r.ip(), regs.rsp = r.sp(), regs.eflags = r.flags();
+  regs.fs_base = r.fs_base(), regs.gs_base = r.gs_base();
+  regs.ds = r.ds(), regs.es = r.es(), regs.fs = r.fs(), regs.gs = r.gs();
+  return regs;
+}
+
+// CRIU leaves a call that was interrupted as the kernel shows it to a tracer.
+void rewind_foreign(kernel::Regs& regs, uint64_t orig_ax) {
+  regs.orig_rax = orig_ax;
+  kernel::rewind_interrupted_syscall(regs);
+  regs.orig_rax = static_cast<uint64_t>(-1);
+}
+
+}  // namespace
+
+Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
+  std::vector<pid_t> wanted;
+  for (uint32_t tid : d.image->node.threads())
+    if (tid != d.image->node.pid()) wanted.push_back(static_cast<pid_t>(tid));
+  if (wanted.empty()) return {};
+  constexpr size_t kPerBatch = 256;
+  for (size_t first = 0; first < wanted.size(); first += kPerBatch) {
+    Batch batch;
+    for (size_t i = first; i < std::min(first + kPerBatch, wanted.size()); ++i) {
+      kernel::CloneArgs args{};
+      // CLONE_PTRACE: born attached to our tracer and stopped before its first instruction.
+      args.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
+      args.set_tid_size = 1;
+      const auto tid = batch.put(wanted[i]);
+      const auto at = batch.put(args);
+      batch.point(at, offsetof(kernel::CloneArgs, set_tid), tid);
+      batch.add(__NR_clone3, at, sizeof(args));
+      batch.must(cat("clone3 of thread ", wanted[i]));
+    }
+    TRY(d.runner.run_checked(batch));
+  }
+  TRY(find_tids(proc, d));
+  for (size_t i = 1; i < d.tids.size(); ++i) {
+    const auto stop = TRY(kernel::wait_stop(d.tids[i]));
+    if (!stop.event_stop()) return fail(Code::kInternal, cat("thread ", d.tids[i], " did not start with a stop"));
+    TRY(kernel::set_sigmask(d.tids[i], kAllButTrap));
+  }
+  return {};
+}
+
+Result<void> restore_signals(Driven& d) {
+  Batch batch;
+  // Ignoring a signal discards it where it is pending: SIGCHLD of helpers and zombies.
+  const auto ignore = batch.put(kernel::KernelSigaction{1 /* SIG_IGN */, 0, 0, 0});
+  batch.add(__NR_rt_sigaction, SIGCHLD, ignore, 0, 8);
+  batch.must("rt_sigaction(SIGCHLD)");
+  int sig = 0;
+  for (const auto& e : d.image->tc().sigactions()) {
+    ++sig;
+    while (sig == SIGKILL || sig == SIGSTOP) ++sig;
+    if (sig > 64) break;
+    batch.add(__NR_rt_sigaction, sig, batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
+    batch.must(cat("rt_sigaction(", sig, ")"));
+  }
+  const auto pid = static_cast<pid_t>(d.image->node.pid());
+  requeue(batch, d.image->tc().signals_s(), pid, pid, true);
+  TRY(d.runner.run_checked(batch));
+  for (size_t i = 0; i < d.tids.size(); ++i) {
+    Batch own;
+    requeue(own, d.image->threads[i].thread_core().signals_p(), pid, static_cast<pid_t>(d.image->tids[i]), false);
+    TRY(d.runner.run_checked(own, d.tids[i]));
+  }
+  return {};
+}
+
+Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
+  for (size_t i = 0; i < d.tids.size(); ++i)
+    TRY(restore_scheduling(d.tids[i], d.image->threads[i].thread_core(), d.image->extras[i]));
+  if (d.image->tc().has_oom_score_adj()) {
+    const std::string path = cat(d.tids[0], "/oom_score_adj");
+    const auto now = read_file_at(proc.fd(), path);
+    const int32_t wanted = d.image->tc().oom_score_adj();
+    if (!now || parse_int<int32_t>(trim(*now)).value_or(wanted + 1) != wanted)
+      if (auto r = write_file_at(proc.fd(), path, cat(wanted)); !r)
+        log::warning("pid ", d.tids[0], ": oom_score_adj cannot be set to ", wanted, ": ", r.error().message(), ", ignoring");
+  }
+  return {};
+}
+
+Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
+  for (size_t i = d.tids.size(); i-- > 0;) {
+    const auto& core = d.image->threads[i];
+    const bool leader = i == 0;
+    Batch batch;
+    add_thread_state(batch, core, d.image->extras[i], leader);
+    if (leader) {
+      const auto& tc = core.tc();
+      batch.add(__NR_personality, tc.personality());
+      batch.must("personality");
+      if (tc.has_timers())
+        for (auto [which, value] : {std::pair{ITIMER_REAL, &tc.timers().real()}, {ITIMER_VIRTUAL, &tc.timers().virt()}, {ITIMER_PROF, &tc.timers().prof()}}) {
+          batch.add(__NR_setitimer, which, batch.put(timer_value(*value)), 0);
+          batch.must("setitimer");
+        }
+      batch.add(__NR_prctl, PR_SET_CHILD_SUBREAPER, tc.child_subreaper() ? 1 : 0);
+      // As late as this, so that RLIMIT_AS, RLIMIT_NPROC and the like do not stop us.
+      TRY(restore_limits(d.tids[0], *d.image));
+    }
+    const auto& t = core.thread_core();
+    const auto mode = t.has_seccomp_mode() ? t.seccomp_mode() : pb::disabled;
+    const bool no_new_privs = t.creds().no_new_privs() != 0;
+    // With CAP_SYS_ADMIN, which a stub has, filters need no no_new_privs.
+    if (mode == pb::filter) add_seccomp_filters(batch, seccomp, t.seccomp_filter());
+    if (mode == pb::strict) {
+      batch.add(__NR_prctl, PR_SET_SECCOMP, 1);
+      batch.must("prctl(PR_SET_SECCOMP)");
+    }
+    TRY(add_creds(batch, t.creds(), d.image->extras[i]));
+    if (no_new_privs) {
+      batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+      batch.must("prctl(PR_SET_NO_NEW_PRIVS)");
+    }
+    // Changing credentials clears both of these.
+    batch.add(__NR_prctl, PR_SET_PDEATHSIG, t.pdeath_sig());
+    batch.must("prctl(PR_SET_PDEATHSIG)");
+    if (leader && d.image->mm.dumpable() < 2) {
+      batch.add(__NR_prctl, PR_SET_DUMPABLE, d.image->mm.dumpable());
+      batch.must("prctl(PR_SET_DUMPABLE)");
+    }
+    TRY(d.runner.run_checked(batch, d.tids[i]));
+  }
+  return {};
+}
+
+Result<void> leave(Driven& d, int pool_base, uint64_t arena_begin, uint64_t arena_end) {
+  Batch batch;
+  batch.add(__NR_close_range, pool_base, ~0u, 0);
+  batch.must("close_range");
+  TRY(d.runner.run_checked(batch));
+  const uint64_t insn = d.runner.code() + kernel::kRunnerSyscall;
+  const uint64_t args[] = {arena_begin, arena_end - arena_begin};
+  const int64_t r = TRY(remote::classic_syscall(d.tids[0], insn, __NR_munmap, args));
+  if (r != 0) return fail(Code::kInternal, cat("munmap of the arena in pid ", d.tids[0], ": error ", -r));
+  return {};
+}
+
+Result<void> restore_registers(Driven& d) {
+  for (size_t i = 0; i < d.tids.size(); ++i) {
+    const pid_t tid = d.tids[i];
+    // Only at such a stop does the kernel take the registers as they are, without restart logic.
+    TRY(remote::to_event_stop(tid));
+    const auto& core = d.image->threads[i];
+    auto regs = image_regs(core.thread_info().gpregs(), TRY(kernel::get_regs(tid)));
+    rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
+    TRY(fill_floating_point(tid, core, d.image->extras[i]));
+    TRY_CTX(kernel::set_regs(tid, regs), "registers");
+    const auto& t = core.thread_core();
+    TRY(kernel::set_sigmask(tid, t.has_blk_sigset() ? t.blk_sigset() : d.image->tc().blk_sigset()));
+  }
+  return {};
+}
+
+}  // namespace stasis::tasks

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is left of a task when its address space stands: threads, signals, timers, scheduling,
+// limits, credentials, seccomp, registers. Every step is one batch in the task or one call
+// from outside.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/procfs/procfs.h"
+#include "engine/remote/runner.h"
+#include "engine/tasks/snapshot.h"
+
+namespace stasis::tasks {
+
+// One task that is being driven: stopped, its address space already its own.
+struct Driven {
+  const TaskImage* image = nullptr;
+  remote::Runner runner;
+  std::vector<pid_t> tids;  // host tids, in the order of image->threads; leader first
+};
+
+// Creates the other threads; they are traced and stopped when this returns.
+Result<void> create_threads(const procfs::Procfs& proc, Driven& d);
+// Signal actions, then what was pending. A signal that children sent while they were set up
+// is discarded first.
+Result<void> restore_signals(Driven& d);
+// prlimit(2), scheduling, affinity, oom_score_adj: from outside.
+Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d);
+// Thread-wise state, then, because nothing privileged may follow, seccomp filters and
+// credentials; interval timers start here.
+Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp);
+// Closes the pool and unmaps the arena. After it no batch can run.
+Result<void> leave(Driven& d, int pool_base, uint64_t arena_begin, uint64_t arena_end);
+// Registers, floating point state and signal masks; the threads stay stopped.
+Result<void> restore_registers(Driven& d);
+
+}  // namespace stasis::tasks

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Credentials, capabilities(7) and securebits of one thread, in the order that works: ids are
+// changed while keeping capabilities, the bounding set is lowered, then the sets are set.
+#pragma once
+
+#include "engine/base/result.h"
+#include "engine/remote/batch.h"
+#include "proto/manifest.pb.h"
+#include "proto/task.pb.h"
+
+namespace stasis::tasks {
+
+Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& creds, const pb::task_extra* extra);
+
+}  // namespace stasis::tasks

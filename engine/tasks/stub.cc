@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tasks/stub.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "engine/base/io.h"
+#include "engine/kernel/ptrace.h"
+#include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/runner.h"
+#include "engine/namespaces/namespaces.h"
+
+namespace stasis::tasks {
+namespace {
+
+constexpr size_t kCodeSize = kernel::kPageSize;
+
+size_t slots_size(size_t nodes) {
+  return (nodes * sizeof(SharedArena::Slot) + kernel::kPageSize - 1) & ~size_t{kernel::kPageSize - 1};
+}
+
+// One stub. Nothing here returns into the engine's frames.
+class Stub {
+ public:
+  Stub(StubEnv& env, int go_fd, int report_fd, int proc_fd) : env_(env), go_(go_fd), report_(report_fd), proc_(proc_fd) {}
+
+  [[noreturn]] void run_root() {
+    node_ = 0;
+    block_signals();
+    wait_go();
+    must(enter_cgroups());
+    report();
+    wait_go();
+    must(env_.set_up_namespaces());
+    report();
+    wait_go();
+    must(raise_descriptor_limit());
+    must(move_own_descriptors());
+    must(fill_pool());
+    run_node();
+  }
+
+  // A child of the engine in the root's pid namespace: it joins the other namespaces of the
+  // root and takes the root's pool.
+  [[noreturn]] void run_extra(int node, int root_pidfd) {
+    node_ = node;
+    block_signals();
+    must(raise_descriptor_limit());
+    must(move_own_descriptors());
+    if (const auto set = cgroup_set(task()); env_.ground && set) must(env_.ground->enter(*set, 0));
+    const auto join = static_cast<int>(env_.snapshot.namespaces & ~static_cast<unsigned long>(CLONE_NEWPID));
+    for (int fd = env_.pool.base; fd < env_.pool.end; ++fd) {
+      auto copy = kernel::pidfd_getfd(root_pidfd, fd);
+      if (!copy || ::dup3(copy->get(), fd, O_CLOEXEC) < 0) must(fail_sys("take descriptor from the root task", cat(fd)));
+    }
+    if (join) must(kernel::setns(root_pidfd, join, "namespaces of the root task"));
+    run_node();
+  }
+
+ private:
+  static void block_signals() {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+  }
+
+  void wait_go() {
+    char byte;
+    ssize_t n;
+    do n = ::read(go_, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n != 1) ::_exit(1);  // the engine is gone
+  }
+
+  void report() const {
+    const char byte = '.';
+    if (::write(report_, &byte, 1) != 1) ::_exit(1);
+  }
+
+  void must(Result<void> result) const {
+    if (result) return;
+    auto& slot = env_.shared.slot(static_cast<size_t>(node_));
+    const auto& e = result.error();
+    slot.code = static_cast<int>(e.code());
+    slot.error_number = e.sys_errno();
+    e.message().copy(slot.text, sizeof(slot.text) - 1);
+    e.object().copy(slot.object, sizeof(slot.object) - 1);
+    slot.failed = 1;
+    report();
+    ::_exit(1);
+  }
+
+  const TreeNode& node() const { return env_.plan.nodes[static_cast<size_t>(node_)]; }
+  const TaskImage* task() const {
+    return node().task < 0 ? nullptr : &env_.snapshot.tasks[static_cast<size_t>(node().task)];
+  }
+
+  static std::optional<uint32_t> cgroup_set(const TaskImage* task) {
+    if (!task || task->zombie || !task->tc().has_cg_set()) return std::nullopt;
+    return task->tc().cg_set();
+  }
+
+  Result<void> enter_cgroups() {
+    const auto set = cgroup_set(task());
+    if (!env_.ground || !set) return {};
+    if (!(env_.snapshot.namespaces & CLONE_NEWCGROUP)) return env_.ground->enter(*set, 0);
+    if (env_.ground->has_prefix(*set)) TRY(env_.ground->enter_prefix(*set, 0));
+    TRY(kernel::unshare(CLONE_NEWCGROUP));
+    if (env_.ground->has_prefix(*set)) return env_.ground->enter_below_prefix(*set, 0);
+    return env_.ground->enter(*set, 0);
+  }
+
+  static Result<void> raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
+      limit.rlim_cur = limit.rlim_max;
+      (void)::setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return {};
+  }
+
+  // Low numbers belong to the task: what the stub itself needs goes up.
+  Result<void> move_own_descriptors() {
+    for (int* fd : {&go_, &report_, &proc_}) {
+      Fd copy = TRY(dup_at_least(*fd, env_.pool.end));
+      *fd = copy.release();
+    }
+    if (log::fd() >= 0) {
+      Fd copy = TRY(dup_at_least(log::fd(), env_.pool.end));
+      const auto level = log::level();
+      log::open(copy.release(), level);
+    }
+    log::also_to(-1);
+    return {};
+  }
+
+  Result<void> fill_pool() {
+    for (const auto& [id, number] : env_.pool.pages)
+      if (::dup3(env_.pool.pages_source.at(id).get(), number, O_CLOEXEC) < 0) return fail_sys("dup3", cat("pages-", id, ".img"));
+    // /dev/tty can be opened only by a session that has a terminal: that of the root task.
+    if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
+    for (const bool current_terminal : {false, true}) {
+      for (const auto& [id, file] : env_.snapshot.files) {
+        const auto tty = file.has_tty() ? env_.snapshot.ttys.find(file.tty().tty_info_id()) : env_.snapshot.ttys.end();
+        if ((tty != env_.snapshot.ttys.end() && tty->second.type() == pb::CTTY) != current_terminal) continue;
+        const Fd fd = TRY(env_.open_file(file));
+        if (::dup3(fd.get(), env_.pool.file.at(id), O_CLOEXEC) < 0) return fail_sys("dup3", cat("file ", id));
+      }
+      if (!current_terminal) TRY(take_terminal(*task()));
+    }
+    return {};
+  }
+
+  [[noreturn]] void run_node() {
+    must(say_pid());
+    must(create_children(true));
+    if (node().leads_session && ::setsid() < 0 && errno != EPERM) must(fail_sys("setsid", cat("pid ", node().pid)));
+    if (node().adopts && ::prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) must(fail_sys("prctl(PR_SET_CHILD_SUBREAPER)"));
+    must(create_children(false));
+    if (const auto* t = task(); t && !t->zombie) must(set_up(*t));
+    report();
+    while (true) ::pause();
+  }
+
+  // Our number in the engine's pid namespace, by its /proc.
+  Result<void> say_pid() {
+    const std::string self = TRY(read_link_at(proc_, "self"));
+    const auto pid = parse_int<int>(self);
+    if (!pid) return fail(Code::kInternal, cat("/proc/self is ", self));
+    env_.shared.slot(static_cast<size_t>(node_)).host_pid = *pid;
+    return {};
+  }
+
+  Result<void> create_children(bool early) {
+    for (int child : node().children)
+      if (env_.plan.nodes[static_cast<size_t>(child)].early == early) TRY(create_child(child));
+    return {};
+  }
+
+  Result<void> create_child(int child) {
+    const auto pid = static_cast<pid_t>(env_.plan.nodes[static_cast<size_t>(child)].pid);
+    kernel::CloneArgs args{};
+    args.exit_signal = SIGCHLD;
+    args.set_tid = reinterpret_cast<uint64_t>(&pid);
+    args.set_tid_size = 1;
+    const pid_t got = kernel::clone3(args);
+    if (got < 0) {
+      if (errno == EEXIST)
+        return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+      return fail_sys("clone3 with pid", cat(pid));
+    }
+    if (got > 0) return {};
+    // Below a pid namespace's init the kernel cleans up; elsewhere this does.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const auto from = cgroup_set(task());
+    node_ = child;
+    const auto set = cgroup_set(task());
+    if (env_.ground && set && from != set) must(from ? env_.ground->enter_from(*from, *set, 0) : env_.ground->enter(*set, 0));
+    run_node();
+  }
+
+  Result<int> pool_fd(uint32_t id) const {
+    const auto at = env_.pool.file.find(id);
+    if (at == env_.pool.file.end()) return fail(Code::kInternal, cat("file ", id, " was not opened"));
+    return at->second;
+  }
+
+  Result<void> set_up(const TaskImage& t) {
+    if (node_ != 0) TRY(take_terminal(t));
+    // Every number below the pool is the task's own.
+    std::set<int> used;
+    for (const auto& e : t.fds) {
+      const int fd = static_cast<int>(e.fd());
+      if (::dup3(TRY(pool_fd(e.id())), fd, e.flags() & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+        return fail_sys("dup3", cat("pid ", node().pid, " fd ", fd));
+      used.insert(fd);
+    }
+    int from = 0;
+    for (int fd : used) {
+      if (fd > from) close_range(static_cast<unsigned>(from), static_cast<unsigned>(fd - 1), 0);
+      from = fd + 1;
+    }
+    if (from < env_.pool.base) close_range(static_cast<unsigned>(from), static_cast<unsigned>(env_.pool.base - 1), 0);
+    const auto root = env_.snapshot.files.at(t.fs.root_id()).reg().name();
+    if (root != "/" && !root.empty()) {
+      if (::fchdir(TRY(pool_fd(t.fs.root_id()))) < 0 || ::chroot(".") < 0) return fail_sys("chroot", root);
+    }
+    if (::fchdir(TRY(pool_fd(t.fs.cwd_id()))) < 0) return fail_sys("fchdir", cat("cwd of pid ", node().pid));
+    ::umask(t.fs.has_umask() ? t.fs.umask() : 022);
+    return {};
+  }
+
+  // The session leader of a terminal gets it back as its controlling terminal.
+  Result<void> take_terminal(const TaskImage& t) {
+    for (const auto& e : t.fds) {
+      const auto& file = env_.snapshot.files.at(e.id());
+      if (!file.has_tty()) continue;
+      const auto info = env_.snapshot.ttys.find(file.tty().tty_info_id());
+      if (info == env_.snapshot.ttys.end() || info->second.sid() != node().pid || !node().leads_session) continue;
+      if (::ioctl(TRY(pool_fd(e.id())), TIOCSCTTY, 0) < 0) return fail_sys("ioctl(TIOCSCTTY)", cat("pid ", node().pid));
+      return {};
+    }
+    return {};
+  }
+
+  StubEnv& env_;
+  int go_, report_, proc_;
+  int node_ = 0;
+};
+
+}  // namespace
+
+uint64_t SharedArena::size_for(size_t nodes) { return kCodeSize + slots_size(nodes) + nodes * kArenaSize; }
+
+Result<SharedArena> SharedArena::create(uint64_t hole, size_t nodes) {
+  const size_t size = size_for(nodes);
+  void* at = ::mmap(reinterpret_cast<void*>(hole), size, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (at == MAP_FAILED) return fail_sys("mmap of the shared arena", hex(hole));
+  const auto code = kernel::runner_code();
+  std::memcpy(at, code.data(), code.size());
+  if (::mprotect(at, kCodeSize, PROT_READ | PROT_EXEC) < 0) return fail_sys("mprotect of the runner");
+  return SharedArena(hole, size);
+}
+
+SharedArena::SharedArena(SharedArena&& other) noexcept : base_(std::exchange(other.base_, 0)), size_(other.size_) {}
+SharedArena::~SharedArena() {
+  if (base_) ::munmap(reinterpret_cast<void*>(base_), size_);
+}
+SharedArena::Slot& SharedArena::slot(size_t node) const {
+  return reinterpret_cast<Slot*>(base_ + kCodeSize)[node];
+}
+uint64_t SharedArena::arena(size_t node) const { return base_ + size_ - (node + 1) * kArenaSize; }
+
+Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
+  Stubs stubs(env);
+  int go[2], report[2];
+  if (::pipe2(go, O_CLOEXEC) < 0) return fail_sys("pipe2");
+  stubs.go_read_ = Fd(go[0]), stubs.go_ = Fd(go[1]);
+  if (::pipe2(report, O_CLOEXEC) < 0) return fail_sys("pipe2");
+  stubs.report_ = Fd(report[0]), stubs.report_write_ = Fd(report[1]);
+  Fd proc = TRY(open_at(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY));
+
+  const auto pid = static_cast<pid_t>(env.plan.nodes.front().pid);
+  int pidfd = -1;
+  kernel::CloneArgs args{};
+  // Cgroup namespaces begin where the task stands: unshared later, when it stands right.
+  args.flags = (namespaces & ~static_cast<unsigned long>(CLONE_NEWCGROUP)) | CLONE_PIDFD;
+  args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+  args.set_tid = reinterpret_cast<uint64_t>(&pid);
+  args.set_tid_size = 1;
+  if (env.options.parent == RestoreParent::kSibling)
+    args.flags |= CLONE_PARENT;  // the exit signal is then that of the engine itself
+  else
+    args.exit_signal = SIGCHLD;
+  const pid_t got = kernel::clone3(args);
+  if (got < 0) {
+    if (errno == EEXIST) return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+    return fail_sys("clone3 with pid", cat(pid));
+  }
+  if (got == 0) {
+    stubs.go_.reset();
+    stubs.report_.reset();
+    Stub stub(env, stubs.go_read_.get(), stubs.report_write_.get(), proc.get());
+    stub.run_root();
+  }
+  stubs.root_ = got;
+  stubs.root_pidfd_ = Fd(pidfd);
+  stubs.go_read_.reset();
+  // From here on the root dies with us, and with it, in a pid namespace, everything else.
+  TRY(kernel::seize(got, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP));
+  return stubs;
+}
+
+Error Stubs::stub_error() const {
+  for (size_t i = 0; i < env_->plan.nodes.size(); ++i) {
+    const auto& slot = env_->shared.slot(i);
+    if (!slot.failed) continue;
+    return Error(static_cast<Code>(slot.code), slot.text).about(slot.object).with_errno(slot.error_number);
+  }
+  return Error(Code::kRestoreFailed, "a task died while it was being set up");
+}
+
+Result<void> Stubs::wait_bytes(size_t count) {
+  while (count > 0) {
+    pollfd items[] = {{report_.get(), POLLIN, 0}, {root_pidfd_.get(), POLLIN, 0}};
+    if (::poll(items, 2, 100) < 0 && errno != EINTR) return fail_sys("poll");
+    if (items[0].revents & POLLIN) {
+      char bytes[256];
+      const ssize_t n = ::read(report_.get(), bytes, std::min(count, sizeof(bytes)));
+      if (n <= 0) return fail(stub_error());
+      count -= static_cast<size_t>(n);
+      for (size_t i = 0; i < env_->plan.nodes.size(); ++i)
+        if (env_->shared.slot(i).failed) return fail(stub_error());
+      continue;
+    }
+    if (items[1].revents) return fail(stub_error());
+  }
+  return {};
+}
+
+Result<void> Stubs::next_stage() {
+  const char byte = 'g';
+  if (::write(go_.get(), &byte, 1) != 1) return fail(stub_error());
+  ++stage_;
+  size_t below_root = env_->plan.nodes.size();
+  if (stage_ == 3) {
+    // Extra roots and what is below them come later.
+    std::vector<bool> extra(below_root, false);
+    for (int i : env_->plan.extra_roots) extra[static_cast<size_t>(i)] = true;
+    size_t count = 0;
+    for (size_t i = 0; i < extra.size(); ++i) {
+      const int creator = env_->plan.nodes[i].creator;
+      if (creator >= 0 && extra[static_cast<size_t>(creator)]) extra[i] = true;
+      count += !extra[i];
+    }
+    return wait_bytes(count);
+  }
+  return wait_bytes(1);
+}
+
+Result<void> Stubs::create_extra_roots() {
+  if (env_->plan.extra_roots.empty()) return {};
+  Fd proc = TRY(open_at(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY));
+  auto inside = TRY(namespaces::Inside::enter(root_pidfd_.get(), CLONE_NEWPID));
+  size_t before = 0;
+  for (size_t i = 0; i < env_->plan.nodes.size(); ++i) before += host_pid(i) > 0;
+  for (int node : env_->plan.extra_roots) {
+    const auto pid = static_cast<pid_t>(env_->plan.nodes[static_cast<size_t>(node)].pid);
+    kernel::CloneArgs args{};
+    args.set_tid = reinterpret_cast<uint64_t>(&pid);
+    args.set_tid_size = 1;
+    if (env_->options.parent == RestoreParent::kSibling)
+      args.flags = CLONE_PARENT;
+    else
+      args.exit_signal = SIGCHLD;
+    const pid_t got = kernel::clone3(args);
+    if (got < 0) return fail_sys("clone3 with pid", cat(pid));
+    if (got == 0) Stub(*env_, go_.get(), report_write_.get(), proc.get()).run_extra(node, root_pidfd_.get());
+    env_->shared.slot(static_cast<size_t>(node)).host_pid = got;  // so that a failure kills it
+  }
+  return wait_bytes(env_->plan.nodes.size() - before);
+}
+
+Result<void> Stubs::seize_all() {
+  constexpr uint64_t kAllButTrap = ~(uint64_t{1} << (SIGTRAP - 1));
+  for (size_t i = 0; i < env_->plan.nodes.size(); ++i) {
+    const pid_t pid = host_pid(i);
+    if (pid <= 0) return fail(Code::kInternal, cat("stub ", i, " has not said its pid"));
+    if (pid != root_) TRY(kernel::seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP));
+    TRY(kernel::interrupt(pid));
+    while (true) {
+      const auto stop = TRY(kernel::wait_stop(pid));
+      if (stop.kind == kernel::Stop::Kind::kExited) return fail(stub_error());
+      if (stop.event_stop()) break;
+      TRY(kernel::cont(pid));
+    }
+    TRY(kernel::set_sigmask(pid, kAllButTrap));
+  }
+  return {};
+}
+
+Stubs::~Stubs() {
+  if (committed_ || root_ <= 0) return;
+  // Children first: a host-flavour tree has no namespace that takes them along.
+  for (size_t i = env_->plan.nodes.size(); i-- > 0;) {
+    if (forgotten_.contains(i)) continue;
+    const pid_t pid = i == 0 ? root_ : host_pid(i);
+    if (pid > 0) ::kill(pid, SIGKILL);
+  }
+  for (size_t i = env_->plan.nodes.size(); i-- > 0;) {
+    if (forgotten_.contains(i)) continue;
+    const pid_t pid = i == 0 ? root_ : host_pid(i);
+    int status = 0;
+    // Ours as tracer or parent; for the others ECHILD ends it.
+    while (pid > 0 && ::waitpid(pid, &status, __WALL) == pid && !WIFEXITED(status) && !WIFSIGNALED(status)) {}
+  }
+  kernel::pidfd_wait_exit(root_pidfd_.get(), 5000);
+}
+
+}  // namespace stasis::tasks

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// The processes of a restored container before they become themselves: copies of the engine
+// that set up in plain C++ what belongs to them (namespaces, mounts, files, sessions), then
+// park until they are driven from outside. They report through memory shared with the engine
+// and one pipe; a stub that fails says why, and the engine kills them all.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "cgroups/ground.h"
+#include "engine/base/fd.h"
+#include "engine/base/result.h"
+#include "engine/options.h"
+#include "engine/tasks/snapshot.h"
+#include "engine/tasks/tree_plan.h"
+
+namespace stasis::tasks {
+
+// Memory that engine and stubs share, at an address that no restored task uses:
+// [runner code][slots][one arena per node].
+class SharedArena {
+ public:
+  static Result<SharedArena> create(uint64_t hole, size_t nodes);
+  SharedArena(SharedArena&&) noexcept;
+  SharedArena& operator=(SharedArena&&) = delete;
+  ~SharedArena();
+  // Size needed for so many nodes.
+  static uint64_t size_for(size_t nodes);
+
+  struct Slot {
+    int host_pid;
+    int failed;       // != 0: code, errno and text are set
+    int code, error_number;
+    char text[480];
+    char object[160];
+  };
+  Slot& slot(size_t node) const;
+  uint64_t code() const { return base_; }
+  uint64_t arena(size_t node) const;
+  static constexpr size_t kArenaSize = 256 * 1024;
+  uint64_t begin() const { return base_; }
+  uint64_t end() const { return base_ + size_; }
+
+ private:
+  SharedArena(uint64_t base, size_t size) : base_(base), size_(size) {}
+  uint64_t base_;
+  size_t size_;
+};
+
+// Descriptors that stubs hold besides those of their task. The numbers are chosen beforehand,
+// above every descriptor of the images and of the engine; all are closed at the very end.
+struct Pool {
+  int base = 0;
+  std::map<uint32_t, int> file;   // file id -> number
+  std::map<uint32_t, int> pages;  // pages id -> number
+  std::map<uint32_t, Fd> pages_source;  // pages id -> the engine's descriptor
+  int end = 0;                    // first number behind them
+};
+
+struct StubEnv {
+  const Snapshot& snapshot;
+  const TreePlan& plan;
+  const Options& options;
+  const SharedArena& shared;
+  const cgroups::Ground* ground = nullptr;  // null: cgroups stay as they are
+  // Runs in the root stub, with all namespaces new and nothing set up in them.
+  std::function<Result<void>()> set_up_namespaces;
+  // Runs in the root stub after that: opens a file of the snapshot.
+  std::function<Result<Fd>(const pb::file_entry&)> open_file;
+  Pool pool;
+};
+
+// The stubs as a scope: what is not released is killed and reaped by the destructor.
+class Stubs {
+ public:
+  // Creates the root with `namespaces` (CLONE_NEW*; net and others to be joined are not among
+  // them). It waits for go_on().
+  static Result<Stubs> create(StubEnv& env, unsigned long namespaces);
+  Stubs(Stubs&&) = default;
+  Stubs& operator=(Stubs&&) = delete;
+  ~Stubs();
+
+  pid_t root() const { return root_; }
+  // Lets the root stub go on to its next stage, and waits until it has finished that.
+  // Stages: 1 cgroups and namespaces entered; 2 namespaces and mounts set up; 3 everything
+  // else, in all stubs: they are parked.
+  Result<void> next_stage();
+  // Creates stubs for tasks that are not below the root; after stage 3.
+  Result<void> create_extra_roots();
+
+  // Becomes the tracer of all and stops them.
+  Result<void> seize_all();
+  pid_t host_pid(size_t node) const { return env_->shared.slot(node).host_pid; }
+  // The tasks live on their own from here.
+  void commit() { committed_ = true; }
+  // Not ours to kill any more (ended on purpose).
+  void forget(size_t node) { forgotten_.insert(node); }
+
+ private:
+  explicit Stubs(StubEnv& env) : env_(&env) {}
+  Result<void> wait_bytes(size_t count);
+  Error stub_error() const;
+
+  StubEnv* env_;
+  pid_t root_ = 0;
+  Fd root_pidfd_;
+  Fd go_;      // write end: one byte lets the root stub go on; closing it makes it exit
+  Fd report_;  // read end: one byte per stage of the root, one per parked stub
+  Fd go_read_, report_write_;
+  std::set<size_t> forgotten_;
+  int stage_ = 0;
+  bool committed_ = false;
+};
+
+}  // namespace stasis::tasks

@@ -1,0 +1,66 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The image directory: Debian's crit reads every file, it is committed whole, and stats have what clients read.
+. "$(dirname "$0")/lib.sh"
+
+a_checkpoint() {
+  make_bundle --tmpfs /scratch "echo x >/scratch/f; (while :; do echo t; sleep 0.1; done | cat >/dev/null) & $COUNTER"
+  start
+  checkpoint "$@"
+}
+
+case_crit_decodes_every_file() {
+  a_checkpoint
+  local file name decoded=0
+  for file in "$CASE"/images/*.img; do
+    name=${file##*/}
+    case $name in
+      pages-*.img | *.tar.gz.img) continue ;;  # raw contents, no records
+      stasis*) continue ;;                     # our own, beside the interface
+    esac
+    crit decode -i "$file" -o "$CASE/json" 2>"$CASE/err" || fail "$name: $(tail -n 1 "$CASE/err")"
+    /usr/bin/python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert d["magic"]' "$CASE/json" || fail "$name: not the JSON crit makes"
+    crit encode -i "$CASE/json" -o "$CASE/again" 2>"$CASE/err" || fail "$name: encode: $(tail -n 1 "$CASE/err")"
+    cmp -s "$file" "$CASE/again" || [[ $name == pagemap* || $name == pipes-data* ]] || fail "$name: crit encodes it differently"
+    ((++decoded))
+  done
+  ((decoded >= 15)) || fail "only $decoded files"
+}
+
+case_expected_files_are_there() {
+  a_checkpoint
+  local pattern
+  for pattern in inventory pstree 'core-*' 'mm-*' 'pagemap-*' 'pages-*' files 'fdinfo-*' 'fs-*' 'ids-*' 'mountpoints-*' 'utsns-*' seccomp 'tmpfs-*'; do
+    compgen -G "$CASE/images/$pattern.img" >/dev/null || compgen -G "$CASE/images/$pattern.tar.gz.img" >/dev/null ||
+      [[ $pattern == seccomp ]] || fail "no $pattern.img"
+  done
+}
+
+case_nothing_but_plain_files() {  # podman and others pack the directory
+  a_checkpoint
+  local odd
+  odd=$(find "$CASE/images" -mindepth 1 ! -type f ! -type l | tr '\n' ' ')
+  [[ -z $odd ]] || fail "not a plain file: $odd"
+  [[ -z $(find "$CASE/images" -name '.*' -mindepth 1) ]] || fail "left from staging: $(ls -A "$CASE/images")"
+}
+
+case_stats() {
+  a_checkpoint
+  crit decode -i "$CASE/work/stats-dump" >"$CASE/json" 2>&1 || fail "stats-dump: $(<"$CASE/json")"
+  grep -q frozen_time "$CASE/json" && grep -q pages_written "$CASE/json"
+  restore
+  crit decode -i "$CASE/work/stats-restore" >"$CASE/json" 2>&1 || fail "stats-restore: $(<"$CASE/json")"
+  grep -q restore_time "$CASE/json"
+}
+
+case_moved_directory_still_restores() {
+  a_checkpoint
+  mkdir "$CASE/packed"
+  tar -C "$CASE/images" -cf - . | tar -C "$CASE/packed" -xf -
+  rm -rf "$CASE/images"
+  mv "$CASE/packed" "$CASE/images"
+  restore
+  counts_on
+}
+
+run_cases

@@ -1,0 +1,47 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""make_bundle.py DIR [OPTIONS] [--] COMMAND...: an OCI bundle of Debian's busybox-static, config.json by `runc spec`."""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+
+parser = argparse.ArgumentParser()
+parser.add_argument('directory')
+parser.add_argument('--readonly', action='store_true')
+parser.add_argument('--terminal', action='store_true')
+parser.add_argument('--hostname')
+parser.add_argument('--cgroup')
+parser.add_argument('--pids', type=int, default=0)
+parser.add_argument('--bind', action='append', default=[], metavar='SOURCE:DESTINATION')
+parser.add_argument('--tmpfs', action='append', default=[], metavar='DESTINATION')
+parser.add_argument('command', nargs='+')
+arguments = parser.parse_args()
+
+root = os.path.join(arguments.directory, 'rootfs')
+for name in ('bin', 'proc', 'dev', 'sys', 'tmp', 'etc', 'root'):
+    os.makedirs(os.path.join(root, name), exist_ok=True)
+shutil.copy('/usr/bin/busybox' if os.path.exists('/usr/bin/busybox') else '/bin/busybox', os.path.join(root, 'bin/busybox'))
+subprocess.run(['chroot', root, '/bin/busybox', '--install', '-s', '/bin'], check=True)
+path = os.path.join(arguments.directory, 'config.json')
+if not os.path.exists(path):
+    subprocess.run(['runc', 'spec', '-b', arguments.directory], check=True)
+with open(path) as file:
+    config = json.load(file)
+config['process'].update(terminal=arguments.terminal, args=arguments.command, cwd='/',
+                         rlimits=[{'type': 'RLIMIT_NOFILE', 'hard': 1024, 'soft': 1024}])   # more would need CAP_SYS_RESOURCE
+config['root']['readonly'] = arguments.readonly
+if arguments.hostname:
+    config['hostname'] = arguments.hostname
+if arguments.cgroup:
+    config['linux']['cgroupsPath'] = arguments.cgroup
+if arguments.pids:
+    config['linux'].setdefault('resources', {})['pids'] = {'limit': arguments.pids}
+for bind in arguments.bind:
+    source, destination = bind.split(':')
+    config['mounts'].append({'destination': destination, 'type': 'bind', 'source': source, 'options': ['rbind', 'rw']})
+for destination in arguments.tmpfs:
+    config['mounts'].append({'destination': destination, 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['nosuid', 'size=16m', 'mode=1777']})
+with open(path, 'w') as file:
+    json.dump(config, file, indent=1)
