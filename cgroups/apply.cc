@@ -92,8 +92,7 @@ Result<void> apply_owner(int dir, const PlannedProperty& planned) {
   if ((st.st_uid != planned.perms->uid || st.st_gid != planned.perms->gid) &&
       ::fchownat(dir, planned.name.c_str(), planned.perms->uid, planned.perms->gid, AT_SYMLINK_NOFOLLOW) < 0)
     return fail_sys(Code::kCgroup, "chown", planned.name);
-  if ((st.st_mode & 0777) != planned.perms->mode &&
-      ::fchmodat(dir, planned.name.c_str(), planned.perms->mode, 0) < 0)
+  if ((st.st_mode & 0777) != planned.perms->mode && ::fchmodat(dir, planned.name.c_str(), planned.perms->mode, 0) < 0)
     return fail_sys(Code::kCgroup, "chmod", planned.name);
   return {};
 }
@@ -167,8 +166,8 @@ Result<void> enable_controllers(int dir_fd, const std::string& label, const std:
   std::string wanted;
   for (const std::string& name : controllers) {
     if (std::ranges::find(known, std::string_view(name)) == known.end())
-      return fail(Error(Code::kCgroup, cat("a limit of controller ", name, " is to be restored, which ", label,
-                                           " does not have"))
+      return fail(Error(Code::kCgroup,
+                        cat("a limit of controller ", name, " is to be restored, which ", label, " does not have"))
                       .about(label));
     wanted += cat(wanted.empty() ? "" : " ", name);
   }

@@ -38,7 +38,8 @@ Result<ControlFile> read_control_with_owner(int dir_fd, const std::string& name)
   Fd fd = TRY(open_at(dir_fd, name, O_RDONLY | O_NOFOLLOW));
   struct stat st {};
   if (::fstat(fd.get(), &st) < 0) return fail_sys("stat", name);
-  ControlFile out{.text = TRY(read_all(fd.get(), 1u << 20, name)), .mode = st.st_mode, .uid = st.st_uid, .gid = st.st_gid};
+  ControlFile out{
+      .text = TRY(read_all(fd.get(), 1u << 20, name)), .mode = st.st_mode, .uid = st.st_uid, .gid = st.st_gid};
   while (!out.text.empty() && (out.text.back() == '\n' || out.text.back() == ' ')) out.text.pop_back();
   return out;
 }

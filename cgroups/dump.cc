@@ -199,8 +199,7 @@ Result<pb::cg_set_entry> make_set(const TaskMembership& task, uint32_t id) {
 
 }  // namespace
 
-Result<Dumped> dump(const Hierarchies& hierarchies, const DumpOptions& options,
-                    std::span<const TaskMembership> tasks) {
+Result<Dumped> dump(const Hierarchies& hierarchies, const DumpOptions& options, std::span<const TaskMembership> tasks) {
   Dumped out;
   std::map<std::pair<Membership, Membership>, uint32_t> ids;
   for (const TaskMembership& task : tasks) {

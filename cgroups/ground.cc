@@ -124,8 +124,8 @@ Result<void> Ground::make_dir(const PlannedDir& dir) {
     return {};
   }
   if (must_exist(plan_.mode))
-    return fail(Error(Code::kCgroup, cat(name, " does not exist, and modes none and props make no directories"))
-                    .about(name));
+    return fail(
+        Error(Code::kCgroup, cat(name, " does not exist, and modes none and props make no directories")).about(name));
   for (size_t at = dir.path.find('/', 1); at != std::string::npos; at = dir.path.find('/', at + 1))
     TRY(make_one(dir.hierarchy, dir.path.substr(0, at)));
   return make_one(dir.hierarchy, dir.path);
@@ -194,8 +194,9 @@ Result<void> Ground::write_pid(size_t hierarchy, const std::string& path, pid_t 
 Result<const PlannedSet*> Ground::set_of(uint32_t id) const {
   if (id == 0 || plan_.mode == CgroupMode::kIgnore) return nullptr;
   const PlannedSet* set = plan_.find(id);
-  if (!set) return fail(Error(Code::kImageCorrupt, cat("a task is in cgroup set ", id, ", which the images do not have"))
-                            .about("cgroup.img"));
+  if (!set)
+    return fail(Error(Code::kImageCorrupt, cat("a task is in cgroup set ", id, ", which the images do not have"))
+                    .about("cgroup.img"));
   return set;
 }
 
@@ -295,7 +296,10 @@ Result<void> Ground::restore_freezer() {
     const PlannedDir& dir = plan_.dirs[i];
     if (!dir.frozen || !wants_properties(dir)) continue;
     frozen_.push_back(i);
-    TRY(write_freezer(dir, true));
+    auto done = write_freezer(dir, true);
+    if (done) continue;
+    thaw();
+    return done;
   }
   return {};
 }

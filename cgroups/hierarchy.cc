@@ -149,6 +149,17 @@ Result<std::vector<Hierarchy>> parse_hierarchies(std::string_view self_cgroup, s
   return out;
 }
 
+Result<std::vector<Hierarchy>> read_hierarchies() {
+  const std::string self = TRY(procfs::read_self_cgroup_text());
+  auto list = TRY(parse_hierarchies(self, TRY(procfs::read_self_mountinfo())));
+  for (Hierarchy& hierarchy : list) {
+    if (!hierarchy.unified || hierarchy.mount_point.empty()) continue;
+    const auto root = open_at(AT_FDCWD, hierarchy.mount_point, O_RDONLY | O_DIRECTORY);
+    if (root) read_unified_controllers(hierarchy, root->get());
+  }
+  return list;
+}
+
 Result<Hierarchies> Hierarchies::read(const std::string& yard) {
   const std::string self = TRY(procfs::read_self_cgroup_text());
   auto list = TRY(parse_hierarchies(self, TRY(procfs::read_self_mountinfo())));
@@ -225,7 +236,8 @@ Result<Membership> namespace_roots(const Membership& outside, const Membership& 
 Result<Membership> read_namespace_roots(pid_t pid) {
   const Fd own = TRY(procfs::open_cgroup_namespace("self"));
   const Fd other = TRY(procfs::open_cgroup_namespace(cat(pid)));
-  struct stat a {}, b {};
+  struct stat a {
+  }, b{};
   if (::fstat(own.get(), &a) < 0 || ::fstat(other.get(), &b) < 0) return fail_sys("stat", "cgroup namespace");
   if (a.st_ino == b.st_ino && a.st_dev == b.st_dev) return Membership{};
   const Membership outside = TRY(to_membership(TRY(procfs::read_cgroup(cat(pid))), cat("pid ", pid)));

@@ -39,6 +39,9 @@ std::vector<std::string> controller_names(std::string_view hierarchy_name);
 // A hierarchy without a mount whose root is "/" has an empty mount_point.
 Result<std::vector<Hierarchy>> parse_hierarchies(std::string_view self_cgroup, std::string_view self_mountinfo);
 
+// The same for this host, with unified_controllers filled in, and nothing mounted: for checking options.
+Result<std::vector<Hierarchy>> read_hierarchies();
+
 // The hierarchies with a directory descriptor of each root. A hierarchy that is not mounted whole in our
 // mount namespace is mounted privately (fsmount(2), attached nowhere) for as long as this lives.
 class Hierarchies {

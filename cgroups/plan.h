@@ -37,7 +37,7 @@ struct PlannedDir {
 struct Placement {
   size_t hierarchy = 0;
   std::string path;
-  std::string prefix;    // root of the cgroup namespace to be made; empty: none
+  std::string prefix;      // root of the cgroup namespace to be made; empty: none
   bool inherited = false;  // the engine sits there already: nothing to write for a child of the engine
 };
 

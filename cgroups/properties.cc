@@ -115,8 +115,8 @@ struct Table {
   std::span<const Property> properties;
 };
 constexpr Table kTables[] = {
-    {"cpuset", kCpuset},   {"cpu", kCpu},         {"memory", kMemory},   {"blkio", kBlkio},
-    {"pids", kPids},       {"devices", kDevices}, {"freezer", kFreezer}, {"net_cls", kNetCls},
+    {"cpuset", kCpuset},    {"cpu", kCpu},         {"memory", kMemory},   {"blkio", kBlkio},
+    {"pids", kPids},        {"devices", kDevices}, {"freezer", kFreezer}, {"net_cls", kNetCls},
     {"net_prio", kNetPrio}, {"hugetlb", kHugetlb}, {"rdma", kRdma},       {"misc", kMisc},
 };
 

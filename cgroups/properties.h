@@ -13,13 +13,13 @@
 namespace stasis::cgroups {
 
 enum class Form {
-  kValue,      // one write
-  kPerLine,    // one write per line: "8:0 1048576"
-  kFlagWords,  // cgroup.subtree_control: "cpu memory" -> "+cpu +memory"
-  kDevices,    // devices.list: "a" to devices.deny, then each line to devices.allow
-  kOomControl, // the first number of memory.oom_control
-  kFreezer,    // never written with the others
-  kOwnerOnly,  // only owner and mode: who may move tasks
+  kValue,       // one write
+  kPerLine,     // one write per line: "8:0 1048576"
+  kFlagWords,   // cgroup.subtree_control: "cpu memory" -> "+cpu +memory"
+  kDevices,     // devices.list: "a" to devices.deny, then each line to devices.allow
+  kOomControl,  // the first number of memory.oom_control
+  kFreezer,     // never written with the others
+  kOwnerOnly,   // only owner and mode: who may move tasks
 };
 
 struct Property {

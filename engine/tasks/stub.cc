@@ -112,12 +112,13 @@ class Stub {
 
   Result<void> enter_cgroups() {
     const auto set = cgroup_set(task());
-    if (!env_.ground || !set) return {};
+    if (!env_.ground || !set) {
+      return env_.snapshot.namespaces & CLONE_NEWCGROUP ? kernel::unshare(CLONE_NEWCGROUP) : Result<void>();
+    }
     if (!(env_.snapshot.namespaces & CLONE_NEWCGROUP)) return env_.ground->enter(*set, 0);
-    if (env_.ground->has_prefix(*set)) TRY(env_.ground->enter_prefix(*set, 0));
+    TRY(env_.ground->enter_prefix(*set, 0));
     TRY(kernel::unshare(CLONE_NEWCGROUP));
-    if (env_.ground->has_prefix(*set)) return env_.ground->enter_below_prefix(*set, 0);
-    return env_.ground->enter(*set, 0);
+    return env_.ground->enter_below_prefix(*set, 0);
   }
 
   static Result<void> raise_descriptor_limit() {
@@ -409,6 +410,16 @@ Result<void> Stubs::seize_all() {
   }
   return {};
 }
+
+Stubs::Stubs(Stubs&& other) noexcept
+    : env_(other.env_),
+      root_(std::exchange(other.root_, 0)),  // or the source would kill it
+      root_pidfd_(std::move(other.root_pidfd_)),
+      go_(std::move(other.go_)),
+      report_(std::move(other.report_)),
+      go_read_(std::move(other.go_read_)),
+      report_write_(std::move(other.report_write_)),
+      stage_(other.stage_) {}
 
 Stubs::~Stubs() {
   if (committed_ || root_ <= 0) return;

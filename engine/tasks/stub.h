@@ -80,7 +80,7 @@ class Stubs {
   // Creates the root with `namespaces` (CLONE_NEW*; net and others to be joined are not among
   // them). It waits for go_on().
   static Result<Stubs> create(StubEnv& env, unsigned long namespaces);
-  Stubs(Stubs&&) = default;
+  Stubs(Stubs&& other) noexcept;
   Stubs& operator=(Stubs&&) = delete;
   ~Stubs();
 

@@ -3,7 +3,9 @@
 // state.json → Container, and the same bytes as a plan file.
 #include <cstdint>
 #include <cstdlib>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "integration/plan.h"
 #include "integration/plan_options.h"
@@ -33,6 +35,18 @@ void check_round_trip(const Plan& plan, const HostInfo& host) {
 }
 
 }  // namespace
+
+std::vector<std::string> fuzz_seeds() {
+  return {
+      R"({"process":{"args":["sh"],"rlimits":[{"type":"RLIMIT_NOFILE","soft":1,"hard":2}]},"root":{"path":"r"},"mounts":[
+{"destination":"/d","type":"bind","source":"s","options":["rbind"]},{"destination":"/sys/fs/cgroup","type":"cgroup"}],
+"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/n"}],"maskedPaths":["/proc/keys"],"cgroupsPath":"/c"}})",
+      R"({"id":"a","init_process_pid":5,"init_process_start":9,"config":{"rootfs":"/r","labels":["bundle=/b"]},
+"cgroup_paths":{"memory":"/sys/fs/cgroup/memory/a"},"external_descriptors":["pipe:[1]"],"root":{"path":"r"}})",
+      "plan: 1\ncontainer: {id: a, runtime: runc, pid: 4}\nroot: /r\ncgroups:\n  mode: soft\n  roots: [/n, \"memory:/m\"]\n"
+      "namespaces:\n  network: empty\nmounts:\n- {container: /a, name: b, source: /c}\nstdio: [\"pipe:[1]\"]\n",
+  };
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

@@ -60,7 +60,8 @@ class CgroupDump : public ::testing::Test {
 };
 
 TEST_F(CgroupDump, TreeAndLimitsOfTheContainerOnly) {
-  const auto entry = run({{10, {{"memory", "/c"}, {"", "/c"}}}, {11, {{"memory", "/c/sub"}, {"", "/c"}}},
+  const auto entry = run({{10, {{"memory", "/c"}, {"", "/c"}}},
+                          {11, {{"memory", "/c/sub"}, {"", "/c"}}},
                           {12, {{"memory", "/c"}, {"", "/c"}}}});
   EXPECT_EQ(entry.sets_size(), 2);
   EXPECT_EQ(sets_.at(10), 1u);

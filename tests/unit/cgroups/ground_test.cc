@@ -38,10 +38,8 @@ class CgroupGround : public ::testing::Test {
 };
 
 TEST_F(CgroupGround, PropertiesByMode) {
-  const std::pair<CgroupMode, std::string> cases[] = {{CgroupMode::kNone, "100"},
-                                                      {CgroupMode::kSoft, "100"},
-                                                      {CgroupMode::kProps, "200"},
-                                                      {CgroupMode::kFull, "200"}};
+  const std::pair<CgroupMode, std::string> cases[] = {
+      {CgroupMode::kNone, "100"}, {CgroupMode::kSoft, "100"}, {CgroupMode::kProps, "200"}, {CgroupMode::kFull, "200"}};
   for (const auto& [mode, wanted] : cases) {
     tree_.file("memory/c/memory.limit_in_bytes", "100");
     ASSERT_TRUE(Ground::create(plan(mode), hierarchies_));
@@ -106,7 +104,8 @@ TEST_F(CgroupGround, EnterWritesOncePerHierarchyThatDiffers) {
 
 TEST_F(CgroupGround, NamespaceRootIsEnteredFirstAndDistributesLast) {
   RestorePlan deep{.mode = CgroupMode::kFull};
-  deep.dirs.push_back({.hierarchy = 1, .path = "/c", .properties = {{"cgroup.subtree_control", "pids"}}, .frozen = true});
+  deep.dirs.push_back(
+      {.hierarchy = 1, .path = "/c", .properties = {{"cgroup.subtree_control", "pids"}}, .frozen = true});
   deep.dirs.push_back({.hierarchy = 1, .path = "/c/sub", .properties = {{"pids.max", "7"}}});
   deep.sets.push_back({1, {{.hierarchy = 1, .path = "/c/sub", .prefix = "/c"}}});
   for (const char* dir : {"unified", "unified/c"}) {

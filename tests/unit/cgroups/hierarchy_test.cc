@@ -35,19 +35,18 @@ TEST(Hierarchies, HybridHost) {
 }
 
 TEST(Hierarchies, CoveredMountIsPassedOver) {
-  const auto found = must(parse_hierarchies(
-      "4:memory:/\n",
-      "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-      "50 35 0:32 /sub /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-      "51 31 0:32 / /mnt/memory rw - cgroup cgroup rw,memory\n"));
+  const auto found = must(parse_hierarchies("4:memory:/\n",
+                                            "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+                                            "50 35 0:32 /sub /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+                                            "51 31 0:32 / /mnt/memory rw - cgroup cgroup rw,memory\n"));
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].mount_point, "/mnt/memory");
 }
 
 TEST(Hierarchies, JoinedControllers) {
-  const auto found = must(parse_hierarchies(
-      "4:cpu,cpuacct:/user.slice\n3:net_cls,net_prio:/\n",
-      "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"));
+  const auto found =
+      must(parse_hierarchies("4:cpu,cpuacct:/user.slice\n3:net_cls,net_prio:/\n",
+                             "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"));
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].name(), "cpu,cpuacct");
   EXPECT_TRUE(found[0].has("cpuacct"));
@@ -57,8 +56,8 @@ TEST(Hierarchies, JoinedControllers) {
 }
 
 TEST(Hierarchies, PureUnified) {
-  const auto found = must(parse_hierarchies(
-      "0::/init.scope\n", "26 23 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"));
+  const auto found = must(
+      parse_hierarchies("0::/init.scope\n", "26 23 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"));
   ASSERT_EQ(found.size(), 1u);
   EXPECT_TRUE(found[0].unified);
   EXPECT_EQ(found[0].mount_point, "/sys/fs/cgroup");

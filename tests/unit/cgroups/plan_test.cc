@@ -229,7 +229,7 @@ TEST(CgroupPlan, StaysWhereTheClientPutTheEngine) {
 }
 
 TEST(CgroupPlan, MovedByClient) {
-  EXPECT_TRUE(moved_by_client({{"", "/c"}}, {{"", "/user.slice"}}));   // runc
+  EXPECT_TRUE(moved_by_client({{"", "/c"}}, {{"", "/user.slice"}}));    // runc
   EXPECT_FALSE(moved_by_client({{"", "/podman"}}, {{"", "/podman"}}));  // crun
   EXPECT_FALSE(moved_by_client({{"", "/"}}, {{"", "/user.slice"}}));    // LXC
   EXPECT_FALSE(moved_by_client({{"cpu", "/c"}}, {{"cpu", "/"}}));
