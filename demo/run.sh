@@ -259,7 +259,8 @@ check "the processes are gone" gone "$pid" "$start"
 step "runc delete $id" runc_quiet delete "$id"
 at_checkpoint=$(counter)
 cp "$count" "$work/count.then"
-step "stasis restore ${roots[*]}" restore_detached
+say "   stasis restore -D IMAGES --bundle BUNDLE ${roots[*]} --detach"
+step "stasis restore into the new cgroups" restore_detached
 root_pid=$(cat "$work/pid2" 2>/dev/null)
 root_start=$(start_of "$root_pid")
 [ -n "$root_start" ] || die "the restored container is not there"

@@ -8,7 +8,9 @@
 
 #include "cgroups/dump.h"
 #include "engine/base/io.h"
+#include "engine/base/interrupt.h"
 #include "engine/engine.h"
+#include "engine/janitor.h"
 #include "engine/files/collect.h"
 #include "engine/image/stats.h"
 #include "engine/image/writer.h"
@@ -211,6 +213,7 @@ Result<void> dump_everything(Dump& d) {
   TRY(dump_mounts(d));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {
+    TRY(check_interrupted());
     if (p.zombie)
       TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.npid)), tasks::dump_zombie(p)));
     else
@@ -238,6 +241,7 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
 }  // namespace
 
 Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
+  const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
   if (auto obstacles = TRY(find_obstacles(options)); !obstacles.empty()) {
     Error first = std::move(obstacles.front());
@@ -248,6 +252,13 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   log::info("dump: freezing the tree of pid ", options.pid);
   TRY(notifier.notify("pre-dump"));
 
+  // A paused container has to run for the time of the dump; if we are killed it is paused again.
+  std::optional<Janitor> janitor;
+  if (!options.freeze_cgroup.empty()) {
+    auto freezer = TRY(cgroups::Freezer::open(options.freeze_cgroup));
+    if (freezer.was_frozen())
+      janitor.emplace(TRY(Janitor::start([&] { (void)freezer.freeze(5000), freezer.forget(); })));
+  }
   const auto freeze_start = now();
   auto tree = TRY(tasks::FrozenTree::freeze(proc, options));
   const uint32_t freezing_us = us_since(freeze_start);
@@ -269,6 +280,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   log::info("dump: writing images");
   TRY(unlock(dump_everything(d)));
   log::info("dump: images are written");
+  TRY(unlock(check_interrupted()));
   TRY(unlock(notifier.notify("post-dump")));
   d.stats.frozen_us = us_since(frozen);
   if (options.leave_running || options.leave_stopped) {

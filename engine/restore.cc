@@ -15,7 +15,9 @@
 #include "cgroups/plan.h"
 #include "cgroups/root_option.h"
 #include "engine/base/io.h"
+#include "engine/base/interrupt.h"
 #include "engine/engine.h"
+#include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/restore_memory.h"
@@ -123,7 +125,7 @@ Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Option
   input.mode = options.cgroup_mode;
   input.hierarchies = host.list();
   input.own = TRY(cgroups::read_own_membership());
-  if (options.parent == RestoreParent::kSibling) {
+  {
     // runc puts the engine into the container's new cgroup, crun and LXC do not.
     const auto client = cgroups::read_membership(::getppid());
     input.stay_with_engine = client && cgroups::moved_by_client(input.own, *client);
@@ -139,7 +141,6 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   plan.tree = TRY(tasks::plan_tree(input, options.shell_job));
   if (s.namespaces & CLONE_NEWNS) {
     plan.mounts = TRY(mounts::plan_restore(s.mounts, options));
-    if (auto missing = mounts::missing_sources(plan.mounts); !missing.empty()) return fail(std::move(missing.front()));
   }
   TRY(plan_namespaces(s, options, keep, plan));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
@@ -248,6 +249,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     tasks::Driven d{.image = &s.tasks[static_cast<size_t>(task)], .runner = runners[i], .tids = {stubs.host_pid(i)}};
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(memory::clear(d.runner, shared.begin(), shared.end()), name);
+    TRY(check_interrupted());
     pages += TRY_CTX(memory::rebuild(d.runner, *d.image, plan.pool), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
@@ -282,6 +284,7 @@ void let_go(const std::vector<tasks::Driven>& driven) {
 
 Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto start = now();
+  const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
   const auto images = TRY(image::Reader::open(options.images_dir.get()));
   const auto snapshot = TRY(tasks::load(images));
@@ -293,7 +296,13 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   TRY(notifier.notify("pre-restore"));
 
   std::optional<cgroups::Ground> ground;
-  if (host) ground.emplace(TRY(cgroups::Ground::create(plan.cgroups, *host)));
+  std::optional<Janitor> janitor;
+  if (host) {
+    ground.emplace(TRY(cgroups::Ground::create(plan.cgroups, *host)));
+    if (!ground->created().empty()) janitor.emplace(TRY(Janitor::start([&] { ground.reset(); })));
+  }
+  // Binds of control groups may show those that were made just now.
+  if (auto missing = mounts::missing_sources(plan.mounts); !missing.empty()) return fail(std::move(missing.front()));
   const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size()));
   files::RestoreEnv files_env{.options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys};
   if (options.orphan_pts_master)
@@ -322,14 +331,17 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto fork_start = now();
   auto stubs = TRY(tasks::Stubs::create(env, plan.new_namespaces));
   TRY(stubs.next_stage());
+  TRY(check_interrupted());
   log::info("restore: root task is pid ", stubs.root());
   if (plan.new_namespaces) TRY(notifier.notify("setup-namespaces", stubs.root()));
   TRY(stubs.next_stage());
   log::info("restore: namespaces and mounts are set up");
   if (plan.new_namespaces) TRY(notifier.notify("post-setup-namespaces"));
+  TRY(check_interrupted());
   TRY(stubs.next_stage());
   TRY(stubs.create_extra_roots());
   TRY(stubs.seize_all());
+  TRY(check_interrupted());
   log::info("restore: all tasks are created");
   Restored result;
   result.root_pid = stubs.root();
@@ -341,6 +353,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   TRY(finish(proc, snapshot, plan, shared, driven));
   result.stats.restore_us = us_since(start);
   log::info("restore: all tasks are ready");
+  TRY(check_interrupted());
   TRY(notifier.notify("post-restore", stubs.root()));
   const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
   if (own_net) (void)notifier.notify("network-unlock");

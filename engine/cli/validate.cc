@@ -76,7 +76,7 @@ Result<void> check_cgroups(const Options& options, const Env& env) {
   if (options.cgroup_mode == CgroupMode::kIgnore || options.cgroup_roots.empty()) return {};
   const auto procfs = TRY(procfs::Procfs::open());
   const auto hierarchies =
-      TRY(cgroups::parse_hierarchies(TRY(procfs.text(getpid(), "cgroup")), TRY(procfs.text(getpid(), "mountinfo"))));
+      TRY(cgroups::read_hierarchies());
   return cgroups::check_cgroup_roots(options.cgroup_roots, hierarchies, env.door == Door::kStasis);
 }
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "engine/base/interrupt.h"
 #include "engine/kernel/syscalls.h"
 
 namespace stasis::memory {
@@ -100,6 +101,7 @@ Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::v
       TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
       stats.written += (run.end - run.start) / kPageSize;
       for (uint64_t at = run.start; at < run.end;) {
+        TRY(check_interrupted());
         const size_t size = std::min<uint64_t>(kBuffer, run.end - at);
         if (vma.readable) {
           TRY(kernel::vm_read(pid, at, buffer.get(), size));

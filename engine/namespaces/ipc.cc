@@ -78,7 +78,8 @@ Result<void> dump_ipc(uint32_t id, image::Writer& images) {
     else
       return fail(std::move(value).error());
   }
-  for (auto field : fields(trim(TRY(read_file_at(AT_FDCWD, "/proc/sys/kernel/sem")))))
+  const std::string sem = TRY(read_file_at(AT_FDCWD, "/proc/sys/kernel/sem"));
+  for (auto field : fields(trim(sem)))
     var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
   var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
   var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));

@@ -86,7 +86,8 @@ Result<std::vector<pid_t>> Procfs::children(pid_t pid) const {
   for (pid_t tid : TRY(threads(pid))) {
     auto list = text(pid, cat("task/", tid, "/children"));
     if (!list && list.error().code() == Code::kTaskGone) continue;  // a thread that ended meanwhile
-    for (auto field : fields(TRY(std::move(list))))
+    const std::string text = TRY(std::move(list));
+    for (auto field : fields(text))
       if (auto child = parse_int<pid_t>(field)) out.push_back(*child);
   }
   return out;

@@ -242,8 +242,8 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   tc.set_task_state(p.stop_signal ? kTaskStopped : kTaskAlive);
   if (p.stop_signal) tc.set_stop_signo(static_cast<uint32_t>(p.stop_signal));
   tc.set_exit_code(0);
-  const auto personality = trim(TRY(proc.text(p.pid, "personality")));
-  tc.set_personality(parse_int<uint32_t>(personality, 16).value_or(0));
+  const std::string personality = TRY(proc.text(p.pid, "personality"));
+  tc.set_personality(parse_int<uint32_t>(trim(personality), 16).value_or(0));
   tc.set_flags(0);
   tc.set_blk_sigset(p.threads.front().sigmask);
   tc.set_comm(p.stat.comm);

@@ -118,14 +118,13 @@ Result<void> FrozenTree::collect_stops(int timeout_ms) {
 Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options& options) {
   FrozenTree tree;
   const int timeout_ms = options.timeout_seconds ? static_cast<int>(options.timeout_seconds) * 1000 : -1;
-  if (!options.freeze_cgroup.empty()) {
-    tree.freezer_.emplace(TRY(cgroups::Freezer::open(options.freeze_cgroup)));
-    TRY(tree.freezer_->freeze(timeout_ms));
-  }
+  if (!options.freeze_cgroup.empty()) tree.freezer_.emplace(TRY(cgroups::Freezer::open(options.freeze_cgroup)));
+  if (tree.freezer_) tree.was_frozen_ = tree.freezer_->was_frozen();
   std::map<pid_t, bool> seen;
-  std::set<pid_t> stopped_by;
-  if (tree.freezer_) {
-    // Frozen tasks cannot fork: one pass finds all, two to be sure of late arrivals.
+  // A running container is not frozen: ptrace stops do the same, and they end by themselves if
+  // the engine is killed. A frozen task does not reach a ptrace stop, so a paused container is
+  // seized frozen and then thawed: every task stops before its first instruction.
+  if (tree.freezer_ && tree.freezer_->was_frozen()) {
     while (TRY(tree.seize_new(proc, seen, options.pid))) {}
     TRY(tree.freezer_->thaw());
     TRY(tree.collect_stops(timeout_ms));
@@ -164,34 +163,31 @@ pid_t FrozenTree::to_container(pid_t host_pid) const {
   return 0;
 }
 
-void FrozenTree::release(Process& process) {
-  if (process.runner) {
-    if (auto cured = process.runner->cure(); !cured)
-      log::warning("pid ", process.pid, ": the runner could not be removed: ", cured.error().message(), ", ignoring");
-    process.runner.reset();
+void FrozenTree::release() {
+  for (auto& p : processes_) {
+    if (!p.runner) continue;
+    if (auto cured = p.runner->cure(); !cured)
+      log::warning("pid ", p.pid, ": the runner could not be removed: ", cured.error().message(), ", ignoring");
+    p.runner.reset();
   }
-  for (auto& t : process.threads) {
-    attached_.erase(t.tid);
-    // Errors mean that the thread is dead.
-    (void)kernel::detach(t.tid);
-  }
-  process.threads.clear();
+  // Seized, but never described: their first stop may be still to come.
+  for (pid_t tid : pending_) (void)kernel::wait_stop(tid, 1000);
+  // A paused container is frozen again before it could run.
+  freezer_.reset();
+  for (pid_t tid : attached_) (void)kernel::detach(tid);  // an error means that the thread is dead
+  attached_.clear();
+  done_ = true;
 }
 
 FrozenTree::~FrozenTree() {
-  if (done_) return;
-  for (auto& p : processes_) release(p);
-  // Seized, but never described: their registers and masks were not touched.
-  for (pid_t tid : pending_) (void)kernel::wait_stop(tid, 1000);
-  for (pid_t tid : attached_) (void)kernel::detach(tid);
+  if (!done_) release();
 }
 
 Result<void> FrozenTree::resume(bool leave_stopped) {
   if (leave_stopped)
     for (auto& p : processes_)
       if (!p.zombie) ::kill(p.pid, SIGSTOP);
-  for (auto& p : processes_) release(p);
-  done_ = true;
+  release();
   return {};
 }
 

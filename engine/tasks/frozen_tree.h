@@ -49,10 +49,15 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root);
 
 class FrozenTree {
  public:
-  // Finds and stops the whole tree within the time limit of the options. With a freezer
-  // cgroup it is frozen first and thawed (its tasks stay stopped) when all are seized.
+  // Finds and stops the whole tree within the time limit of the options.
   static Result<FrozenTree> freeze(const procfs::Procfs& proc, const Options& options);
-  FrozenTree(FrozenTree&&) = default;
+  FrozenTree(FrozenTree&& other) noexcept
+      : processes_(std::move(other.processes_)),
+        pending_(std::move(other.pending_)),
+        attached_(std::move(other.attached_)),
+        freezer_(std::move(other.freezer_)),
+        was_frozen_(other.was_frozen_),
+        done_(std::exchange(other.done_, true)) {}
   FrozenTree& operator=(FrozenTree&&) = delete;
   ~FrozenTree();
 
@@ -61,7 +66,7 @@ class FrozenTree {
   Process& root() { return processes_.front(); }
   // The freezer cgroup was frozen before we came; nothing if there is no freezer.
   std::optional<bool> was_frozen() const {
-    return freezer_ ? std::optional<bool>(freezer_->was_frozen()) : std::nullopt;
+    return was_frozen_;
   }
   // The pid in the container of a host pid, 0 if it is not in the tree.
   pid_t to_container(pid_t host_pid) const;
@@ -75,12 +80,13 @@ class FrozenTree {
   FrozenTree() = default;
   Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, pid_t root);
   Result<void> collect_stops(int timeout_ms);
-  void release(Process& process);
+  void release();
 
   std::vector<Process> processes_;
   std::vector<pid_t> pending_;  // tids whose first stop was not collected yet
   std::set<pid_t> attached_;    // every tid we are the tracer of
   std::optional<cgroups::Freezer> freezer_;
+  std::optional<bool> was_frozen_;
   bool done_ = false;
 };
 
