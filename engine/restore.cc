@@ -4,6 +4,7 @@
 // removes what was made for it.
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -154,6 +155,16 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   return plan;
 }
 
+// A stub dies with its parent until it is traced; from here on helpers may die alone.
+Result<void> let_parents_die(std::vector<remote::Runner>& runners) {
+  for (auto& runner : runners) {
+    remote::Batch batch;
+    batch.add(__NR_prctl, PR_SET_PDEATHSIG, 0);
+    TRY(runner.run(batch));
+  }
+  return {};
+}
+
 // Process groups: leaders first, so that every group exists when others join it.
 Result<void> restore_groups(const Plan& plan, std::vector<remote::Runner>& runners) {
   for (const bool leaders : {true, false}) {
@@ -239,6 +250,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   for (size_t i = 0; i < plan.tree.nodes.size(); ++i)
     runners.emplace_back(stubs.host_pid(i), shared.code(), shared.arena(i), tasks::SharedArena::kArenaSize,
                          reinterpret_cast<uint8_t*>(shared.arena(i)));
+  TRY(let_parents_die(runners));
   TRY(restore_groups(plan, runners));
   TRY(restore_foreground(s, plan, runners));
   TRY(end_the_dead(s, plan, stubs, runners));

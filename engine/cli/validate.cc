@@ -74,9 +74,7 @@ Result<void> check_root(Options& options) {
 
 Result<void> check_cgroups(const Options& options, const Env& env) {
   if (options.cgroup_mode == CgroupMode::kIgnore || options.cgroup_roots.empty()) return {};
-  const auto procfs = TRY(procfs::Procfs::open());
-  const auto hierarchies =
-      TRY(cgroups::read_hierarchies());
+  const auto hierarchies = TRY(cgroups::read_hierarchies());
   return cgroups::check_cgroup_roots(options.cgroup_roots, hierarchies, env.door == Door::kStasis);
 }
 

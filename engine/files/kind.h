@@ -63,6 +63,7 @@ struct RestoreEnv {
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;  // by pipe id: read end, write end
+  std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   std::map<uint32_t, Fd> masters;   // of pseudo terminals, by index: made with the mounts
   std::set<uint32_t> terminals;     // indexes that are set up and handed over
   // Sends the master of a new pseudo terminal to the client; may be empty.

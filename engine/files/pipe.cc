@@ -92,9 +92,11 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
     auto* ends = TRY(pipe_of(pipe.pipe_id(), env));
     source = access == O_RDONLY ? ends->first.get() : ends->second.get();
   }
-  // An open file description of its own: two ends of one pipe may have been opened apart,
-  // with different flags. O_RDWR or the other end's mode also come out of /proc.
-  Fd fd = TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
+  // The first description of each end is the one that pipe(2) made. More of them were opened
+  // through /proc, with flags of their own, as was any O_RDWR one.
+  const bool first = access != O_RDWR && env.pipe_ends_used.insert({pipe.pipe_id(), access}).second;
+  Fd fd = first ? TRY(dup_at_least(source))
+                : TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
   if (::fcntl(fd.get(), F_SETFL, static_cast<int>(pipe.flags() & kSettableFlags)) < 0) return fail_sys("fcntl(F_SETFL)", key);
   return fd;
 }

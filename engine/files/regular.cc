@@ -126,7 +126,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
     return differs(reg, cat("had ", reg.size(), " bytes when it was checkpointed and has ", st.st_size, " now"));
   // What only acts at open time must not act again.
   const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
-  auto fd = open_at(AT_FDCWD, path, flags | O_NOCTTY | ((flags & O_PATH) ? O_NOFOLLOW : 0));
+  auto fd = open_at(AT_FDCWD, path, (flags & O_PATH) ? flags : flags | O_NOCTTY);
   if (!fd && fd.error().sys_errno() == ETXTBSY)
     return fail(std::move(fd).error().with_code(Code::kFileMissing).context("the file is being executed"));
   Fd file = TRY(std::move(fd));

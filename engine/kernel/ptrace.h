@@ -54,7 +54,8 @@ struct SeccompFilter {
   std::vector<uint8_t> program;  // struct sock_filter[]
   uint64_t flags = 0;            // SECCOMP_FILTER_FLAG_*
 };
-// The chain of classic BPF filters, newest (innermost) first, as the kernel counts them.
+// The chain of classic BPF filters, oldest first, as the kernel counts them
+// (kernel/seccomp.c get_nth_filter()).
 Result<std::vector<SeccompFilter>> get_seccomp_filters(pid_t tid);
 
 }  // namespace stasis::kernel

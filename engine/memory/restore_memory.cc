@@ -33,6 +33,15 @@ Result<void> flush(remote::Runner& runner, Batch& batch) {
   return {};
 }
 
+// The runs are in ascending order.
+bool has_pages(const tasks::TaskImage& task, const pb::vma_entry& e) {
+  const auto& runs = task.pagemap.runs;
+  const auto at = std::lower_bound(runs.begin(), runs.end(), e.start(), [](const image::PageRun& run, uint64_t start) {
+    return run.vaddr + run.nr_pages * kernel::kPageSize <= start;
+  });
+  return at != runs.end() && at->vaddr < e.end();
+}
+
 Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
   Batch batch;
   uint64_t vdso = 0;
@@ -51,7 +60,7 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
     } else {
       flags |= MAP_ANONYMOUS;
     }
-    batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e), flags | MAP_FIXED_NOREPLACE, fd,
+    batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)), flags | MAP_FIXED_NOREPLACE, fd,
               is_file_backed(e) ? e.pgoff() : 0);
     batch.must(cat("mmap ", hex(e.start())));
     if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
@@ -106,7 +115,7 @@ Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task) {
   for (const auto& e : task.mm.vmas()) {
     if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
     const uint64_t size = e.end() - e.start();
-    if (fill_protection(e) != static_cast<int>(e.prot())) {
+    if (fill_protection(e, has_pages(task, e)) != static_cast<int>(e.prot())) {
       batch.add(__NR_mprotect, e.start(), size, e.prot());
       batch.must(cat("mprotect ", hex(e.start())));
     }

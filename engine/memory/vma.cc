@@ -133,9 +133,8 @@ Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {
   return {};
 }
 
-int fill_protection(const pb::vma_entry& entry) {
-  const bool is_private = !(entry.status() & kVmaFileShared);
-  return static_cast<int>(entry.prot()) | (is_private ? PROT_READ | PROT_WRITE : 0);
+int fill_protection(const pb::vma_entry& entry, bool has_pages) {
+  return static_cast<int>(entry.prot()) | (has_pages ? PROT_READ | PROT_WRITE : 0);
 }
 
 bool is_file_backed(const pb::vma_entry& entry) { return (entry.status() & (kVmaFilePrivate | kVmaFileShared)) != 0; }

@@ -36,7 +36,9 @@ std::vector<Vma> classify(const std::vector<procfs::Map>& maps, pid_t pid, std::
 Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name);
 
 // mmap(2) arguments of an entry: protection while it is filled, and flags without MAP_FIXED.
-int fill_protection(const pb::vma_entry& entry);
+// A mapping without contents is given its own protection at once: making it writable would
+// charge it (VM_ACCOUNT), and the kernel would merge what it kept apart before.
+int fill_protection(const pb::vma_entry& entry, bool has_pages);
 bool is_file_backed(const pb::vma_entry& entry);
 bool is_vdso_group(const pb::vma_entry& entry);  // [vdso] and every [vvar*]
 

@@ -204,11 +204,18 @@ Result<void> ask_process(Process& p, pb::task_core_entry& tc, pb::mm_entry& mm) 
   return {};
 }
 
-Result<void> dump_limits(pid_t pid, pb::task_rlimits_entry& out) {
+// Asked of the task itself: for another user's task prlimit(2) wants CAP_SYS_RESOURCE.
+Result<void> dump_limits(Process& p, pb::task_rlimits_entry& out) {
+  Batch batch;
+  Batch::Arg limits[RLIM_NLIMITS];
   for (int which = 0; which < RLIM_NLIMITS; ++which) {
-    rlimit limit{};
-    if (::prlimit(pid, static_cast<__rlimit_resource>(which), nullptr, &limit) < 0)
-      return fail_sys("prlimit", cat("pid ", pid));
+    limits[which] = batch.space(sizeof(rlimit));
+    batch.add(__NR_prlimit64, 0, which, 0, limits[which]);
+    batch.must("prlimit64");
+  }
+  TRY(p.runner->run_checked(batch));
+  for (const auto& at : limits) {
+    const auto limit = batch.get<rlimit>(at);
     auto& e = *out.add_rlimits();
     e.set_cur(limit.rlim_cur);
     e.set_max(limit.rlim_max);
@@ -248,7 +255,7 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   tc.set_blk_sigset(p.threads.front().sigmask);
   tc.set_comm(p.stat.comm);
   dump_signals(TRY(kernel::peek_signals(p.pid, true)), *tc.mutable_signals_s());
-  TRY(dump_limits(p.pid, *tc.mutable_rlimits()));
+  TRY(dump_limits(p, *tc.mutable_rlimits()));
   const auto score = proc.text(p.pid, "oom_score_adj");
   if (score) tc.set_oom_score_adj(parse_int<int32_t>(trim(*score)).value_or(0));
   TRY(dump_mm(proc, p, out.mm));

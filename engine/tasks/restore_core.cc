@@ -60,24 +60,33 @@ itimerval timer_value(const pb::itimer_entry& e) {
           {static_cast<time_t>(e.vsec()), static_cast<suseconds_t>(e.vusec())}};
 }
 
-Result<void> restore_limits(pid_t pid, const TaskImage& image) {
-  for (int which = 0; which < image.tc().rlimits().rlimits_size() && which < RLIM_NLIMITS; ++which) {
-    const auto& e = image.tc().rlimits().rlimits(which);
-    const rlimit wanted{e.cur(), e.max()};
-    const auto resource = static_cast<__rlimit_resource>(which);
-    if (::prlimit(pid, resource, &wanted, nullptr) == 0) continue;
-    if (errno != EPERM) return fail_sys("prlimit", cat("pid ", pid, " resource ", which));
+// Set by the task itself: for another user's task prlimit(2) wants CAP_SYS_RESOURCE.
+Result<void> restore_limits(Driven& d) {
+  const auto& wanted = d.image->tc().rlimits().rlimits();
+  const int count = std::min(wanted.size(), static_cast<int>(RLIM_NLIMITS));
+  Batch set;
+  for (int which = 0; which < count; ++which)
+    set.add(__NR_prlimit64, 0, which, set.put(rlimit{wanted[which].cur(), wanted[which].max()}), 0);
+  TRY(d.runner.run(set));
+  Batch again;
+  for (int which = 0; which < count; ++which) {
+    if (!set.failed(static_cast<size_t>(which))) continue;
+    const std::string name = cat("pid ", d.image->node.pid(), ": resource limit ", which, " of ", wanted[which].cur());
+    if (set.result(static_cast<size_t>(which)) != -EPERM) return fail(Code::kImageCorrupt, cat(name, " is not valid"));
     // Without CAP_SYS_RESOURCE a hard limit only goes down. The soft one is what acts.
-    rlimit now{};
-    if (::prlimit(pid, resource, nullptr, &now) < 0) return fail_sys("prlimit", cat("pid ", pid));
-    if (wanted.rlim_cur > now.rlim_max)
-      return fail(Error(Code::kRlimit, cat("pid ", pid, ": limit ", which, " of ", wanted.rlim_cur, " cannot be set: the most here is ", now.rlim_max))
-                      .about(cat("pid ", pid)));
-    const rlimit possible{wanted.rlim_cur, std::min(wanted.rlim_max, now.rlim_max)};
-    if (::prlimit(pid, resource, &possible, nullptr) < 0) return fail_sys("prlimit", cat("pid ", pid));
-    log::warning("pid ", pid, ": hard limit ", which, " stays at ", possible.rlim_max, ", ignoring");
+    Batch look;
+    const auto at = look.space(sizeof(rlimit));
+    look.add(__NR_prlimit64, 0, which, 0, at);
+    look.must("prlimit64");
+    TRY(d.runner.run_checked(look));
+    const auto now = look.get<rlimit>(at);
+    if (wanted[which].cur() > now.rlim_max)
+      return fail(Error(Code::kRlimit, cat(name, " cannot be set: the most here is ", now.rlim_max)).about(name));
+    log::warning(name, ": the hard limit stays at ", now.rlim_max, " instead of ", wanted[which].max(), ", ignoring");
+    again.add(__NR_prlimit64, 0, which, again.put(rlimit{wanted[which].cur(), now.rlim_max}), 0);
+    again.must("prlimit64");
   }
-  return {};
+  return d.runner.run_checked(again);
 }
 
 Result<void> restore_scheduling(pid_t tid, const pb::thread_core_entry& core, const pb::task_extra* extra) {
@@ -251,7 +260,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
         }
       batch.add(__NR_prctl, PR_SET_CHILD_SUBREAPER, tc.child_subreaper() ? 1 : 0);
       // As late as this, so that RLIMIT_AS, RLIMIT_NPROC and the like do not stop us.
-      TRY(restore_limits(d.tids[0], *d.image));
+      TRY(restore_limits(d));
     }
     const auto& t = core.thread_core();
     const auto mode = t.has_seccomp_mode() ? t.seccomp_mode() : pb::disabled;

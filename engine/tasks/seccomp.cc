@@ -14,7 +14,7 @@ Result<uint32_t> SeccompTable::add_chain(pid_t tid) {
   auto filters = TRY(kernel::get_seccomp_filters(tid));
   if (filters.empty()) return fail(Code::kInternal, cat("pid ", tid, " has no seccomp filter after all"));
   int64_t prev = -1;
-  for (auto it = filters.rbegin(); it != filters.rend(); ++it) {
+  for (auto it = filters.begin(); it != filters.end(); ++it) {
     if (it->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
       return fail(Error(Code::kUnsupported, cat("pid ", tid, " has a seccomp user notification listener"))
                       .about(cat("pid ", tid)));

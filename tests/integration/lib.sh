@@ -9,7 +9,7 @@ export STASIS_SOURCE STASIS_BUILD LC_ALL=C
 export PATH=$STASIS_BUILD/libexec/stasis:$STASIS_BUILD/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 SUPPORT=$STASIS_SOURCE/tests/support
 TOPIC=$(basename "$0" .sh)
-HANG=60  # seconds; ends only what hangs
+HANG=${STASIS_TEST_HANG:-60}  # seconds; ends only what hangs
 
 fail() { echo "$*"; exit 1; }
 

@@ -47,18 +47,21 @@ def inner_pid(pid):
 
 
 def merged_maps(pid):
-    """Neighbours that differ in nothing are one: the kernel merges them or not by the history of their pages."""
-    lines = []
+    """Neighbours that continue each other are one: the kernel merges them or not by the history of their pages."""
+    areas = []
     for line in read(f'/proc/{pid}/maps').splitlines():
-        span, rest = line.split(' ', 1)
-        start, end = span.split('-')
-        fields = rest.split(None, 4)
-        anonymous = fields[3] == '0'
-        if lines and anonymous and lines[-1][1] == start and lines[-1][2] == rest:
-            lines[-1][1] = end
-        else:
-            lines.append([start, end, rest])
-    return [f'{start}-{end} {rest}' for start, end, rest in lines]
+        span, protection, offset, *rest = line.split(None, 5)
+        start, end = (int(part, 16) for part in span.split('-'))
+        offset = int(offset, 16)
+        same = [protection] + rest
+        if areas:
+            last_start, last_end, last_offset, last_same = areas[-1]
+            continues = rest[1] == '0' or offset == last_offset + last_end - last_start
+            if last_end == start and last_same == same and continues:
+                areas[-1][1] = end
+                continue
+        areas.append([start, end, offset, same])
+    return [f'{start:x}-{end:x} {same[0]} {offset:x} {" ".join(same[1:])}' for start, end, offset, same in areas]
 
 
 def descriptors(pid, pipes):
@@ -135,7 +138,9 @@ def difference(before, after):
             now = after[pid].get(key)
             if now == value:
                 continue
-            if isinstance(value, list):
+            if now is None:
+                out.append(f'task {pid} has no {key} any more: it is in state {after[pid]["state"]}')
+            elif isinstance(value, list):
                 lost = [item for item in value if item not in now]
                 new = [item for item in now if item not in value]
                 out.append(f'task {pid} {key}: lost {lost[:3]} new {new[:3]}' if lost or new else f'task {pid} {key}: other order')
