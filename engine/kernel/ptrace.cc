@@ -72,6 +72,20 @@ Result<Stop> wait_stop(pid_t tid, int timeout_ms) {
   return Stop{Stop::Kind::kSignal, signal, 0};
 }
 
+void reap(std::vector<pid_t> tids, int timeout_ms) {
+  const int64_t deadline = now_ms() + timeout_ms;
+  for (int round = 0; !tids.empty(); ++round) {
+    std::erase_if(tids, [](pid_t tid) {
+      int status = 0;
+      const pid_t got = ::waitpid(tid, &status, __WALL | WNOHANG);
+      return (got == tid && (WIFEXITED(status) || WIFSIGNALED(status))) || (got < 0 && errno == ECHILD);
+    });
+    if (tids.empty() || now_ms() > deadline) return;
+    const timespec nap{0, round < 50 ? 20'000 : 500'000};
+    ::nanosleep(&nap, nullptr);
+  }
+}
+
 Result<void> cont(pid_t tid, int signal) {
   TRY(request(PTRACE_CONT, "ptrace(CONT)", tid, nullptr, static_cast<long>(signal)));
   return {};

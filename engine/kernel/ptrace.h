@@ -29,6 +29,9 @@ Result<void> seize(pid_t tid, unsigned long options);
 Result<void> interrupt(pid_t tid);
 // Waits for the next stop or the end of `tid`. timeout_ms < 0: no limit. kTimeout otherwise.
 Result<Stop> wait_stop(pid_t tid, int timeout_ms = -1);
+// Waits for the end of every one of these killed tracees, in whatever order they end: the last
+// thread of a pid namespace's init ends only when all others are reaped (zap_pid_ns_processes).
+void reap(std::vector<pid_t> tids, int timeout_ms);
 Result<void> cont(pid_t tid, int signal = 0);
 Result<void> cont_to_syscall(pid_t tid);
 Result<void> detach(pid_t tid, int signal = 0);

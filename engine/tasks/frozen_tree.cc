@@ -194,14 +194,8 @@ Result<void> FrozenTree::resume(bool leave_stopped) {
 Result<void> FrozenTree::kill_all() {
   for (auto& p : processes_) ::kill(p.pid, SIGKILL);
   // The tracer sees every thread end before the real parent does: each has to be reaped here.
-  // Children first: the init of a pid namespace ends only when nobody is left in it.
-  for (auto process = processes_.rbegin(); process != processes_.rend(); ++process) {
-    auto& p = *process;
-    for (auto it = p.threads.rbegin(); it != p.threads.rend(); ++it) {
-      int status = 0;
-      while (::waitpid(it->tid, &status, __WALL) == it->tid && !WIFEXITED(status) && !WIFSIGNALED(status)) {}
-    }
-  }
+  kernel::reap({attached_.begin(), attached_.end()}, 10000);
+  attached_.clear();
   for (auto& p : processes_)
     if (!kernel::pidfd_wait_exit(p.pidfd.get(), 10000))
       return fail(Error(Code::kTimeout, cat("pid ", p.pid, " did not die of SIGKILL")).about(cat("pid ", p.pid)));

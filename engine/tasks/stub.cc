@@ -423,19 +423,18 @@ Stubs::Stubs(Stubs&& other) noexcept
 
 Stubs::~Stubs() {
   if (committed_ || root_ <= 0) return;
-  // Children first: a host-flavour tree has no namespace that takes them along.
-  for (size_t i = env_->plan.nodes.size(); i-- > 0;) {
-    if (forgotten_.contains(i)) continue;
+  std::vector<pid_t> pids;
+  for (size_t i = 0; i < env_->plan.nodes.size(); ++i) {
     const pid_t pid = i == 0 ? root_ : host_pid(i);
-    if (pid > 0) ::kill(pid, SIGKILL);
+    if (pid > 0 && !forgotten_.contains(i)) pids.push_back(pid);
   }
-  for (size_t i = env_->plan.nodes.size(); i-- > 0;) {
-    if (forgotten_.contains(i)) continue;
-    const pid_t pid = i == 0 ? root_ : host_pid(i);
-    int status = 0;
-    // Ours as tracer or parent; for the others ECHILD ends it.
-    while (pid > 0 && ::waitpid(pid, &status, __WALL) == pid && !WIFEXITED(status) && !WIFSIGNALED(status)) {}
-  }
+  // Threads that were created meanwhile are traced by us too.
+  std::vector<pid_t> tids;
+  if (auto proc = procfs::Procfs::open())
+    for (pid_t pid : pids)
+      if (auto threads = proc->threads(pid)) tids.insert(tids.end(), threads->begin(), threads->end());
+  for (pid_t pid : pids) ::kill(pid, SIGKILL);
+  kernel::reap(std::move(tids), 5000);
   kernel::pidfd_wait_exit(root_pidfd_.get(), 5000);
 }
 

@@ -36,6 +36,6 @@ REFUSALS = [
     ('nested_net_namespace', NAMESPACE, ['net']),
     ('nested_uts_namespace', NAMESPACE, ['uts']),
     ('traced', 'STASIS-E-TRACED', ['pid']),
-    ('shared_descriptor_table', OTHER, ['descriptor']),
+    ('shared_descriptor_table', OTHER, ['file table']),
     ('shared_memory_space', OTHER, ['memory']),
 ]
