@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include <time.h>
+
 #include <algorithm>
 
 #include "engine/engine.h"
@@ -69,7 +71,9 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
   check_sharing(proc, p, tree, obstacles);
 }
 
-Result<std::vector<Error>> find_obstacles(const Options& options) {
+namespace {
+
+Result<std::vector<Error>> look_once(const Options& options) {
   std::vector<Error> obstacles;
   const auto proc = TRY(procfs::Procfs::open());
   auto tree = tasks::find_tree(proc, options.pid);
@@ -96,6 +100,7 @@ Result<std::vector<Error>> find_obstacles(const Options& options) {
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid)).about(cat("pid ", p.pid)));
+    const size_t before = obstacles.size();
     check_process(proc, p, processes, options, obstacles);
     if (p.zombie) continue;
     auto pidfd = kernel::pidfd_open(p.pid);
@@ -103,9 +108,26 @@ Result<std::vector<Error>> find_obstacles(const Options& options) {
     files::find_obstacles(env, p.pid, pidfd->get(), obstacles);
     if (const auto maps = proc.smaps(p.pid)) (void)memory::classify(*maps, p.pid, obstacles);
     if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
+    // What a process that ended during the look gave is no obstacle.
+    if (kernel::pidfd_wait_exit(pidfd->get(), 0)) obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
-  // A process that ended during the look is no obstacle.
-  std::erase_if(obstacles, [](const Error& e) { return e.code() == Code::kTaskGone; });
+  return obstacles;
+}
+
+}  // namespace
+
+Result<std::vector<Error>> find_obstacles(const Options& options) {
+  auto obstacles = TRY(look_once(options));
+  // Running tasks rename files and open and close them under our eyes: what is only there for
+  // a moment is no obstacle. After the freeze everything is looked at again anyway.
+  for (int round = 0; round < 2 && !obstacles.empty(); ++round) {
+    const timespec nap{0, 10'000'000};
+    ::nanosleep(&nap, nullptr);
+    const auto again = TRY(look_once(options));
+    std::erase_if(obstacles, [&](const Error& e) {
+      return std::none_of(again.begin(), again.end(), [&](const Error& a) { return a.code() == e.code() && a.object() == e.object(); });
+    });
+  }
   return obstacles;
 }
 

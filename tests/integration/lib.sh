@@ -59,7 +59,8 @@ make_bundle() {
 }
 start() {
   echo "$ID" >>"$CASE/containers"
-  (cd "$BUNDLE" && runc run -d "$ID") </dev/null >/dev/null 2>"$CASE/run.err" || fail "runc run: $(tail -n 1 "$CASE/run.err")"
+  # Its standard error is the container's: a file there would lie outside the container.
+  (cd "$BUNDLE" && runc --log "$CASE/run.err" run -d "$ID") </dev/null >/dev/null 2>&1 || fail "runc run: $(tail -n 1 "$CASE/run.err")"
   until_true "the container to count" test -s "$FILES/n"
 }
 status_of() { runc state "${1:-$ID}" 2>/dev/null | sed -n 's/.*"status": "\(.*\)".*/\1/p'; }
@@ -75,8 +76,8 @@ counts_on() {
 }
 checkpoint() { must runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID"; }
 restore() {
-  (cd "$BUNDLE" && runc restore -d --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID") \
-    </dev/null >/dev/null 2>"$CASE/restore.err" || fail "runc restore: $(tail -n 2 "$CASE/restore.err" | tr '\n' ' ') $(explain)"
+  (cd "$BUNDLE" && runc --log "$CASE/restore.err" restore -d --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID") \
+    </dev/null >/dev/null 2>&1 || fail "runc restore: $(tail -n 2 "$CASE/restore.err" | tr '\n' ' ') $(explain)"
 }
 is_running() { [[ $(status_of) == running ]] || fail "runc says the container is '$(status_of)', not running"; }
 is_absent() { [[ -z $(status_of) ]] || fail "runc still lists the container as $(status_of)"; }
