@@ -282,6 +282,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   log::info("dump: images are written");
   TRY(unlock(check_interrupted()));
   TRY(unlock(notifier.notify("post-dump")));
+  TRY(unlock(check_interrupted()));
   d.stats.frozen_us = us_since(frozen);
   if (options.leave_running || options.leave_stopped) {
     // Nothing can be lost any more: the tasks need not wait for the disk.

@@ -129,6 +129,11 @@ void put_dump(const Plan& plan, pb::criu_opts& opts) {
   for (const PlannedMount& mount : plan.mounts) mounts.emplace_back(mount.container, mount.name);
   add_mounts(mounts, opts);
   if (!opts.has_pid() && plan.pid > 0) opts.set_pid(plan.pid);
+  // Where the tasks sit is recorded always: whether a restore manages cgroups is its own question.
+  if (!opts.has_manage_cgroups_mode() || plan.cgroups.mode == CgroupMode::kIgnore) {
+    opts.set_manage_cgroups(true);
+    opts.set_manage_cgroups_mode(pb::SOFT);
+  }
   if (!opts.has_freeze_cgroup() && !plan.cgroups.freezer.empty()) opts.set_freeze_cgroup(plan.cgroups.freezer);
   // The master of a container's terminal is always outside, in whoever shows it.
   if (plan.terminal) opts.set_orphan_pts_master(true);

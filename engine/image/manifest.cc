@@ -65,11 +65,19 @@ pb::manifest_entry describe_host() {
   return manifest;
 }
 
+uint32_t manifest_sum(pb::manifest_entry manifest) {
+  manifest.clear_self_crc32c();
+  const std::string bytes = manifest.SerializeAsString();
+  return crc32c(0, bytes.data(), bytes.size());
+}
+
 Result<void> verify_manifest(int dirfd, const pb::manifest_entry& manifest) {
   const std::string about(kManifestName);
   if (manifest.format_version() == 0 || manifest.format_version() > kManifestVersion)
     return fail(
         Error(Code::kImageVersion, cat("manifest version ", manifest.format_version(), " is not known")).about(about));
+  if (!manifest.has_self_crc32c() || manifest.self_crc32c() != manifest_sum(manifest))
+    return fail(Error(Code::kImageCorrupt, cat(about, ": its own checksum is wrong")).about(about));
   const pb::manifest_entry here = describe_host();
   if (manifest.arch() != here.arch())
     return fail(Error(Code::kImageArch, cat("the images are of ", manifest.arch(), ", this machine is ", here.arch()))

@@ -22,6 +22,9 @@ Result<FileSum> sum_file(int fd, const std::string& name);
 // Everything but the files and task extras: versions, machine, time.
 pb::manifest_entry describe_host();
 
+// The value of self_crc32c.
+uint32_t manifest_sum(pb::manifest_entry manifest);
+
 // Version and architecture fit, names are plain and unique, every file is as it was written.
 Result<void> verify_manifest(int dirfd, const pb::manifest_entry& manifest);
 

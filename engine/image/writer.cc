@@ -272,6 +272,7 @@ Result<void> Writer::commit(bool sync) {
     file->set_crc32c(sum.crc32c);
   }
   *manifest.mutable_task_extras() = state.extras;
+  manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(sync_files(state));
   if (state.replace) TRY(remove_previous(state.dir.get()));

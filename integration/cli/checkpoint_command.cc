@@ -120,7 +120,7 @@ const Command& checkpoint_command() {
       "write a running container, or a process tree, to an images directory",
       "The directory is created when it is missing (its parent must exist) and must be empty unless\n"
       "--force is given. The tasks end unless --leave-running is given; runc then still lists the\n"
-      "container as stopped until `runc delete`. Cgroups are recorded only with --manage-cgroups.\n"
+      "container as stopped until `runc delete`. Cgroups and their limits are recorded; `stasis restore` applies them if told to.\n"
       "A container that cannot be checkpointed is refused before anything is stopped and runs on.\n",
       stasis::cli::kDump,
       kExtra,

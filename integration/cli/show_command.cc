@@ -26,7 +26,11 @@ Result<int> run(Session& session) {
     return fail_sys("open", path);
   }
   if (!S_ISDIR(status.st_mode)) {
-    std::printf("%s\n", TRY(image::to_json(AT_FDCWD, path, fields)).c_str());
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const Fd dir = TRY(open_at(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY));
+    const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+    std::printf("%s\n", TRY(image::to_json(dir.get(), name, fields)).c_str());
     return 0;
   }
   const Fd dir = TRY(open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY));

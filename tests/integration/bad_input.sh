@@ -105,6 +105,7 @@ case_truncated_images() {
     [[ -f $file && $name != stats-* ]] || continue
     rm -rf "$CASE/images"
     cp -a "$CASE/good" "$CASE/images"
+    ABOUT=$name
     truncate -s $(($(stat -c %s "$file") / 2)) "$CASE/images/$name"
     restore_fails 'IMAGE-' -D "$CASE/images"
     ((++tried))
@@ -125,6 +126,7 @@ case_corrupt_images() {
     ((size > 0)) || continue
     rm -rf "$CASE/images"
     cp -a "$CASE/good" "$CASE/images"
+    ABOUT=$name
     printf '\xa5\x5a\xff' | dd of="$CASE/images/$name" bs=1 seek=$((size * 2 / 3)) conv=notrunc status=none
     cmp -s "$file" "$CASE/images/$name" && continue
     restore_fails 'IMAGE-' -D "$CASE/images"
@@ -218,9 +220,10 @@ case_usage_errors() {
 }
 
 case_container_is_traced() {
-  running
+  running "sleep 100000 & $COUNTER"  # not the counter: it would stop at each signal and wait for its tracer
   local pid
-  pid=$(pid_of)
+  _sleeper() { pid=$(pgrep -P "$(pid_of)" -x -f 'sleep 100000'); }
+  until_true "the background job" _sleeper
   /usr/bin/python3 - "$pid" "$CASE/traced" <<'PY' &
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -233,7 +236,6 @@ PY
   echo $tracer >>"$CASE/pids"
   until_true "the tracer" test -e "$CASE/traced"
   dump_fails TRACED -D "$CASE/images"
-  counts_on
   kill -KILL $tracer
   _free() { [[ $(awk '/^TracerPid/ {print $2}' "/proc/$pid/status") == 0 ]]; }
   until_true "the tracer to let go" _free
@@ -336,10 +338,11 @@ case_sigterm_in_restore() { engine_signalled_in_restore TERM --cgroup-root "/$ID
 case_sigkill_in_restore() { engine_signalled_in_restore KILL --cgroup-root "/$ID-c"; }
 
 # The same at arbitrary points: when the log has reached so many lines.
-at_log_line() { # LINES LOG ENGINE SIGNAL
+at_log_line() { # LINES LOG ENGINE SIGNAL [DONE-FILE: it got through, and waits]
   local end=$((SECONDS + HANG))
   while kill -0 "$3" 2>/dev/null; do
-    (($(wc -l <"$2" 2>/dev/null || echo 0) >= $1)) && { kill "-$4" "$3" 2>/dev/null; return 0; }
+    (($(cat "$2" 2>/dev/null | wc -l) >= $1)) && { kill "-$4" "$3" 2>/dev/null; return 0; }
+    [[ -z ${5:-} || ! -s ${5:-} ]] || return 0
     ((SECONDS < end)) || fail "the engine hangs"
   done
 }
@@ -353,7 +356,7 @@ case_sigkill_anywhere_in_dump() {
       stasis checkpoint "$ID" -D "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 --leave-running </dev/null >"$CASE/said" 2>&1 &
       engine=$!
       at_log_line "$lines" "$CASE/work/dump.log" "$engine" "$signal"
-      wait "$engine" || true
+      { wait "$engine" || true; } 2>/dev/null
       is_running
       counts_on
     done
@@ -368,11 +371,10 @@ case_sigkill_anywhere_in_restore() {
       rm -f "$CASE/work/restore.log" "$CASE/pid"
       stasis restore --bundle "$BUNDLE" -D "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --pidfile "$CASE/pid" </dev/null >"$CASE/said" 2>&1 &
       engine=$!  # not detached: whatever happens, success would keep it waiting
-      at_log_line "$lines" "$CASE/work/restore.log" "$engine" "$signal"
+      at_log_line "$lines" "$CASE/work/restore.log" "$engine" "$signal" "$CASE/pid"
       if [[ -s $CASE/pid ]]; then kill -KILL "$(<"$CASE/pid")" 2>/dev/null || true; fi
       kill -KILL "$engine" 2>/dev/null || true
-      wait "$engine" || true
-      for pid in $(tasks_left); do [[ -s $CASE/pid ]] && kill -KILL "$pid" 2>/dev/null || true; done
+      { wait "$engine" || true; } 2>/dev/null
       nothing_left
     done
   done
@@ -387,7 +389,7 @@ case_client_killed_in_dump() {  # runc dies: the engine sees its socket close
     runc checkpoint --leave-running --image-path "$CASE/images" --work-path "$CASE/work" "$ID" </dev/null >"$CASE/said" 2>&1 &
     client=$!
     at_log_line "$lines" "$CASE/work/dump.log" "$client" KILL
-    wait "$client" || true
+    { wait "$client" || true; } 2>/dev/null
     counts_on
   done
   unharmed

@@ -20,8 +20,10 @@ case_crit_decodes_every_file() {
     esac
     crit decode -i "$file" -o "$CASE/json" 2>"$CASE/err" || fail "$name: $(tail -n 1 "$CASE/err")"
     /usr/bin/python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert d["magic"]' "$CASE/json" || fail "$name: not the JSON crit makes"
+    # Back and forth gives the same again. (Not the same bytes: this crit drops fields that are newer than it.)
     crit encode -i "$CASE/json" -o "$CASE/again" 2>"$CASE/err" || fail "$name: encode: $(tail -n 1 "$CASE/err")"
-    cmp -s "$file" "$CASE/again" || [[ $name == pagemap* || $name == pipes-data* ]] || fail "$name: crit encodes it differently"
+    crit decode -i "$CASE/again" -o "$CASE/json2" 2>"$CASE/err" || fail "$name: second decode: $(tail -n 1 "$CASE/err")"
+    cmp -s "$CASE/json" "$CASE/json2" || fail "$name: changed by crit encode"
     ((++decoded))
   done
   ((decoded >= 15)) || fail "only $decoded files"

@@ -28,7 +28,7 @@ must_fail() {
   local codes=$1 status=0
   shift
   "$@" >"$CASE/said" 2>&1 </dev/null || status=$?
-  ((status != 0)) || fail "this should have failed: $*"
+  ((status != 0)) || fail "${ABOUT:+$ABOUT: }this should have failed: $*"
   ((status < 124)) || fail "status $status of $*: $(tail -n 3 "$CASE/said" | tr '\n' ' ')"
   grep -qE "STASIS-E-($codes)" "$CASE/said" || grep -qsE "STASIS-E-($codes)" "$CASE"/*/*.log ||
     fail "no STASIS-E-($codes) in what it said: $(tail -n 3 "$CASE/said" | tr '\n' ' ')"

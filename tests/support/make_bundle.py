@@ -14,8 +14,9 @@ parser.add_argument('--terminal', action='store_true')
 parser.add_argument('--hostname')
 parser.add_argument('--cgroup')
 parser.add_argument('--pids', type=int, default=0)
-parser.add_argument('--bind', action='append', default=[], metavar='SOURCE:DESTINATION')
-parser.add_argument('--tmpfs', action='append', default=[], metavar='DESTINATION')
+# One list: mounts are made in the order they are given.
+parser.add_argument('--bind', action='append', dest='mounts', default=[], metavar='SOURCE:DESTINATION')
+parser.add_argument('--tmpfs', action='append', dest='mounts', metavar='DESTINATION')
 parser.add_argument('command', nargs='+')
 arguments = parser.parse_args()
 
@@ -38,10 +39,9 @@ if arguments.cgroup:
     config['linux']['cgroupsPath'] = arguments.cgroup
 if arguments.pids:
     config['linux'].setdefault('resources', {})['pids'] = {'limit': arguments.pids}
-for bind in arguments.bind:
-    source, destination = bind.split(':')
-    config['mounts'].append({'destination': destination, 'type': 'bind', 'source': source, 'options': ['rbind', 'rw']})
-for destination in arguments.tmpfs:
-    config['mounts'].append({'destination': destination, 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['nosuid', 'size=16m', 'mode=1777']})
+for mount in arguments.mounts:
+    source, _, destination = mount.rpartition(':')
+    config['mounts'].append({'destination': destination, 'type': 'bind', 'source': source, 'options': ['rbind', 'rw']} if source else
+                            {'destination': destination, 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['nosuid', 'size=16m', 'mode=1777']})
 with open(path, 'w') as file:
     json.dump(config, file, indent=1)
