@@ -56,7 +56,9 @@ Result<Target> plan_target(const Session& session, const std::string& file, bool
   target.plan = TRY(read_plan(file));
   Plan& plan = target.plan;
   target.title = plan.id.empty() ? cat("plan ", file) : cat(plan.runtime, " container ", plan.id);
-  if (needs_pid) {
+  if (needs_pid && session.request.opts.has_pid()) {
+    plan.pid = session.request.opts.pid();  // of a tree that no runtime knows (any more)
+  } else if (needs_pid) {
     // The pid of the file may belong to another process by now; the runtime knows.
     if (plan.id.empty() || plan.runtime.empty())
       return fail(Error(Code::kBadDescription, cat(file, ": names no running container")).about(file));
@@ -68,8 +70,8 @@ Result<Target> plan_target(const Session& session, const std::string& file, bool
 
 Result<Target> running_target(const Session& session, const std::string* id) {
   const bool by_pid = session.request.opts.has_pid(), by_plan = session.request.opts.has_stasis_plan_file();
-  if (static_cast<int>(id != nullptr) + by_pid + by_plan != 1)
-    return fail(Code::kUsage, "name one container, or give --pid PID, or --plan FILE");
+  if ((id != nullptr) == (by_pid || by_plan))
+    return fail(Code::kUsage, "name one container, or give --pid PID, --plan FILE, or both of these");
   if (id) return container_target(session, *id);
   if (by_plan) return plan_target(session, session.request.opts.stasis_plan_file(), true);
   Target target;

@@ -35,14 +35,16 @@ case_twice_and_leave_running() {
   prepared
   must stasis checkpoint "$ID" -D "$CASE/running" --work-dir "$CASE/work" --leave-running
   unharmed
-  stasis plan --bundle "$BUNDLE" >"$CASE/plan"
   take
   bring --bundle "$BUNDLE"
   counts_on
   rm -rf "$CASE/images"
-  # runc does not know it any more: the plan says what it is.
-  sed -i "0,/pid: [0-9]/s|pid: [0-9]*|pid: $PID|" "$CASE/plan"
-  must stasis checkpoint --plan "$CASE/plan" -D "$CASE/images" --work-dir "$CASE/work"
+  # runc does not know it any more: what lies outside has to be said by hand, with the names a bundle's plan gives.
+  local externals
+  mapfile -t externals < <(awk '{ for (i = 7; $i != "-"; i++); type = $(i + 1)
+    if ($4 == "/null") print "--external=mnt[" $5 "]:/dev/null"; else if ($5 == "/files" || type == "cgroup") print "--external=mnt[" $5 "]:" $5 }' \
+    "/proc/$PID/mountinfo")
+  must stasis checkpoint --pid "$PID" -D "$CASE/images" --work-dir "$CASE/work" "${externals[@]}"
   until_true "the tasks to go" _no_tasks
   bring --bundle "$BUNDLE"
   counts_on
