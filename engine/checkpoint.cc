@@ -198,6 +198,7 @@ Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
 }
 
 Result<void> dump_everything(Dump& d) {
+  if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(d.proc.fd(), cat(d.options.pid)));
   files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.options.pid};
   if (d.mounts) env.mounts = &*d.mounts;
   env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
@@ -267,16 +268,15 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   auto owned = TRY(recheck(proc, tree, options));
   const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
   if (own_net) TRY(notifier.notify("network-lock"));
-  TRY(notifier.notify("query-ext-files"));
 
   Dump d{.options = options, .proc = proc, .tree = tree, .images = images, .owned = owned};
   d.stats.freezing_us = freezing_us;
   namespaces::set_container_ids(d.owned, d.ids);
-  if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
   auto unlock = [&](Result<void> result) {
     if (own_net && !result) (void)notifier.notify("network-unlock");
     return result;
   };
+  TRY(unlock(notifier.notify("query-ext-files")));
   log::info("dump: writing images");
   TRY(unlock(dump_everything(d)));
   log::info("dump: images are written");

@@ -367,6 +367,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   log::info("restore: all tasks are ready");
   TRY(check_interrupted());
   TRY(notifier.notify("post-restore", stubs.root()));
+  TRY(check_interrupted());
   const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
   if (own_net) (void)notifier.notify("network-unlock");
   if (auto r = notifier.notify("pre-resume"); !r) log::warning("pre-resume: ", r.error().message(), ", ignoring");
@@ -375,6 +376,9 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (ground) ground->commit();
   stubs.commit();
   let_go(driven);
+  // What is released is not taken back: a signal that came after the last look must not
+  // kill us with its default action and make a success look like a failure.
+  if (auto r = check_interrupted(); !r) log::warning(r.error().message(), " when all was done, ignoring");
   log::info("restore: released");
   if (auto r = notifier.notify("post-resume"); !r) log::warning("post-resume: ", r.error().message(), ", ignoring");
   return result;

@@ -130,7 +130,7 @@ void put_dump(const Plan& plan, pb::criu_opts& opts) {
   add_mounts(mounts, opts);
   if (!opts.has_pid() && plan.pid > 0) opts.set_pid(plan.pid);
   // Where the tasks sit is recorded always: whether a restore manages cgroups is its own question.
-  if (!opts.has_manage_cgroups_mode() || plan.cgroups.mode == CgroupMode::kIgnore) {
+  if (plan.cgroups.mode == CgroupMode::kIgnore) {
     opts.set_manage_cgroups(true);
     opts.set_manage_cgroups_mode(pb::SOFT);
   }

@@ -217,7 +217,7 @@ TEST(PlanOptions, Dump) {
   EXPECT_EQ(opts.pid(), 77);
   EXPECT_EQ(opts.freeze_cgroup(), "/sys/fs/cgroup/freezer/web");
   EXPECT_EQ(opts.empty_ns(), 0x40000000u);
-  EXPECT_FALSE(opts.manage_cgroups());  // opt-in
+  EXPECT_EQ(opts.manage_cgroups_mode(), pb::SOFT);  // always recorded: managing them is opt-in at restore
   EXPECT_FALSE(opts.orphan_pts_master());
   EXPECT_EQ(ext_mounts(opts), (Pairs{{"/run/data", "/run/data"}, {"/etc/conf", "/etc/conf"},
                                      {"/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory"},

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "engine/image/manifest.h"
 #include "engine/image/reader.h"
 
 #include <gtest/gtest.h>
@@ -192,6 +193,7 @@ class ManifestTest : public ::testing::Test {
     manifest_ = *Reader::open(dir_.fd())->manifest();
   }
   Result<Reader> open_with_manifest() {
+    manifest_.set_self_crc32c(manifest_sum(manifest_));
     dir_.write("stasis-manifest.img", head_bytes(kind_info(Kind::kManifest)) + framed(manifest_));
     return Reader::open(dir_.fd());
   }
