@@ -69,7 +69,6 @@ struct Options {
   bool link_remap = false;
   bool evasive_devices = false;
   bool orphan_pts_master = false;
-  bool track_mem = false;
   bool allow_uprobes = false;
   bool notify_scripts = false;
   bool auto_ext_mnt = false;   // --external mnt[]
@@ -78,6 +77,7 @@ struct Options {
 
   CgroupMode cgroup_mode = CgroupMode::kIgnore;
   std::vector<CgroupRoot> cgroup_roots;
+  bool cgroup_roots_required = false;  // a user named them: images without cgroups are an error then
   std::string freeze_cgroup;  // directory, as given
   std::string cgroup_yard;
   std::vector<std::string> cgroup_dump_controllers;
@@ -93,7 +93,6 @@ struct Options {
   std::vector<std::string> exec_cmd;
   std::string pidfile;
   std::string lsm_profile;
-  std::string lsm_mount_context;
   std::string action_script;
   uint32_t timeout_seconds = 10;  // for freezing
   uint64_t ghost_limit = 1u << 20;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -56,6 +57,14 @@ void check_session(const procfs::Procfs& proc, const tasks::Process& p, const st
   else if (lives_outside(p.npgid)) obstacles.push_back(unsupported(p, cat("belongs to process group ", p.npgid, " of a process outside; --shell-job allows it")));
 }
 
+// A security label is given to nobody yet: the restored tasks get the engine's. Without a module
+// that labels tasks the file cannot be read (EINVAL), proc_pid_attr(5).
+void check_label(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
+  const auto label = proc.text(p.pid, "attr/current"), own = proc.text(::getpid(), "attr/current");
+  if (label && own && *label != *own)
+    obstacles.push_back(unsupported(p, cat("has the security label \"", trim(*label), "\"")));
+}
+
 }  // namespace
 
 void check_process(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
@@ -69,6 +78,7 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
   if (const auto timers = proc.text(p.pid, "timers"); timers && !timers->empty())
     obstacles.push_back(unsupported(p, "has POSIX timers (timer_create)"));
   check_sharing(proc, p, tree, obstacles);
+  check_label(proc, p, obstacles);
 }
 
 namespace {

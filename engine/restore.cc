@@ -222,7 +222,8 @@ Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stu
         TRY(runners[i].run(batch));
         TRY(kernel::set_sigmask(pid, 0));
         ::kill(pid, signal);
-        TRY(kernel::cont(pid));
+        // SIGKILL does not wait for that, and may be over by now.
+        if (auto r = kernel::cont(pid); !r && r.error().code() != Code::kTaskGone) return r;
       } else {
         batch.add(__NR_exit_group, status >> 8 & 0xff);
         TRY(runners[i].start(batch, pid));
@@ -300,6 +301,8 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto proc = TRY(procfs::Procfs::open());
   const auto images = TRY(image::Reader::open(options.images_dir.get()));
   const auto snapshot = TRY(tasks::load(images));
+  if (options.cgroup_roots_required && !snapshot.cgroup)
+    return fail(Error(Code::kCgroupRoot, "the images hold no control groups; the checkpoint was made without --manage-cgroups").about("--cgroup-root"));
   std::optional<cgroups::Hierarchies> host;
   if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup) host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
   std::vector<Fd> keep;

@@ -37,11 +37,12 @@ Result<void> check_strings(const google::protobuf::Message& message) {
 
 // What would lose state, or give less than was asked for, if it were ignored.
 Result<void> refuse_unbuilt(const pb::criu_opts& o) {
-  const std::array<std::pair<bool, std::string_view>, 6> table = {{
+  const std::array<std::pair<bool, std::string_view>, 7> table = {{
       {o.lazy_pages(), "--lazy-pages"},
       {o.has_ps(), "--page-server"},
       {o.has_parent_img() && !o.parent_img().empty(), "--prev-images-dir"},
       {o.track_mem(), "--track-mem"},
+      {o.has_lsm_mount_context(), "--lsm-mount-context"},
       {o.has_cgroup_props(), "--cgroup-props"},
       {o.has_cgroup_props_file(), "--cgroup-props-file"},
   }};
@@ -97,6 +98,7 @@ Result<void> add_cgroups(const pb::criu_opts& o, const Env& env, Options& out) {
     const bool on = env.door == Door::kRpc || !out.cgroup_roots.empty();
     out.cgroup_mode = on ? CgroupMode::kSoft : CgroupMode::kIgnore;
   }
+  out.cgroup_roots_required = env.door != Door::kRpc && !out.cgroup_roots.empty();  // runc always sends some
   out.freeze_cgroup = o.freeze_cgroup();
   out.cgroup_yard = o.cgroup_yard();
   out.cgroup_dump_controllers.assign(o.cgroup_dump_controller().begin(), o.cgroup_dump_controller().end());
@@ -169,7 +171,6 @@ void add_flags(const pb::criu_opts& o, const Env& env, Options& out) {
   out.notify_scripts = o.notify_scripts();
   out.pidfile = o.stasis_pidfile();
   out.action_script = o.stasis_action_script();
-  out.lsm_mount_context = o.lsm_mount_context();
   out.ghost_limit = o.ghost_limit();
   if (o.timeout() != 0) out.timeout_seconds = o.timeout();  // 0 would be a freeze without end
   out.skip_mounts.assign(o.skip_mnt().begin(), o.skip_mnt().end());

@@ -89,13 +89,16 @@ Result<void> check_freezer(const Options& options) {
 }
 
 // LXC names its AppArmor profile even where the kernel has none, and there is nothing to lose then.
-// A kernel that has the module gets the profile passed on, to be applied or refused by the engine.
-void drop_absent_lsm(Options& options) {
-  const bool apparmor = options.lsm_profile.starts_with("apparmor:") && access("/sys/module/apparmor", F_OK) != 0;
-  const bool selinux = options.lsm_profile.starts_with("selinux:") && access("/sys/fs/selinux/enforce", F_OK) != 0;
-  if (!apparmor && !selinux) return;
-  log::warning("lsm-profile ", options.lsm_profile, ": this kernel has no such security module, ignoring");
+Result<void> check_lsm(Options& options) {
+  if (options.lsm_profile.empty()) return {};
+  const bool absent = (options.lsm_profile.starts_with("apparmor:") && access("/sys/module/apparmor", F_OK) != 0) ||
+                      (options.lsm_profile.starts_with("selinux:") && access("/sys/fs/selinux/enforce", F_OK) != 0);
+  if (!absent && !options.lsm_profile.ends_with(":unconfined"))
+    return fail(Error(Code::kUnsupportedOption, cat("--lsm-profile ", options.lsm_profile, " cannot be applied yet"))
+                    .about("--lsm-profile"));
+  if (absent) log::warning("lsm-profile ", options.lsm_profile, ": this kernel has no such security module, ignoring");
   options.lsm_profile.clear();
+  return {};
 }
 
 Result<void> check_restore(const Env& env, Options& options) {
@@ -107,7 +110,7 @@ Result<void> check_restore(const Env& env, Options& options) {
   }
   if (!options.pidfile.empty() && faccessat(AT_FDCWD, options.pidfile.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     return fail(Error(Code::kBadOption, cat("pidfile ", options.pidfile, " exists already")).about(options.pidfile));
-  drop_absent_lsm(options);
+  TRY(check_lsm(options));
   return check_cgroups(options, env);
 }
 
