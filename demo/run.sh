@@ -126,11 +126,11 @@ gone() { # process $1 of start time $2 has ended, or does so within five seconds
   return 1
 }
 show_tree() { # the tree below $1, without the short-lived sleeps of the counter
-  local pid=$1 indent=$2 child
-  printf '     %s%s (pid %s)\n' "$indent" "$(tr '\0' ' ' </proc/"$pid"/cmdline 2>/dev/null | cut -c1-50)" "$pid"
-  for child in $(cat /proc/"$pid"/task/*/children 2>/dev/null); do
-    [ "$(tr '\0' ' ' </proc/"$child"/cmdline 2>/dev/null)" = "sleep 0.05 " ] || show_tree "$child" "$indent  "
-  done
+  local pid=$1 indent=$2 child command
+  command=$(cat /proc/"$pid"/cmdline 2>/dev/null | tr '\0' ' ' | cut -c1-50)
+  case $command in "" | "sleep 0.05 ") return ;; esac
+  printf '     %s%s (pid %s)\n' "$indent" "$command" "$pid"
+  for child in $(cat /proc/"$pid"/task/*/children 2>/dev/null); do show_tree "$child" "$indent  "; done
 }
 
 make_bundle() {

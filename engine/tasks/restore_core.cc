@@ -56,8 +56,12 @@ void requeue(Batch& batch, const pb::signal_queue_entry& queue, pid_t pid, pid_t
 }
 
 itimerval timer_value(const pb::itimer_entry& e) {
-  return {{static_cast<time_t>(e.isec()), static_cast<suseconds_t>(e.iusec())},
-          {static_cast<time_t>(e.vsec()), static_cast<suseconds_t>(e.vusec())}};
+  itimerval value{{static_cast<time_t>(e.isec()), static_cast<suseconds_t>(e.iusec())},
+                  {static_cast<time_t>(e.vsec()), static_cast<suseconds_t>(e.vusec())}};
+  // A periodic ITIMER_REAL rests from its expiry until its SIGALRM is taken (kernel/signal.c,
+  // dequeue_signal): no time is left then, and setting that would take the interval away too.
+  if (value.it_value.tv_sec == 0 && value.it_value.tv_usec == 0) value.it_value = value.it_interval;
+  return value;
 }
 
 // Set by the task itself: for another user's task prlimit(2) wants CAP_SYS_RESOURCE.

@@ -14,6 +14,25 @@ int main(int argc, char **argv) {
   signal(SIGPROF, SIG_IGN);
   struct itimerval real = {{0, 250000}, {0, 100000}}, virtual = {{3000, 0}, {5000, 0}}, prof = {{0, 0}, {7000, 500}}, now;
   CHECK(setitimer(ITIMER_VIRTUAL, &virtual, NULL) == 0 && setitimer(ITIMER_PROF, &prof, NULL) == 0);
+  int armed[2];
+  CHECK(pipe(armed) == 0);
+  pid_t resting = fork();  // expired, and its signal not taken: it must fire on when it is
+  CHECK(resting >= 0);
+  if (resting == 0) {
+    sigset_t alarm, pending;
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    CHECK(sigprocmask(SIG_BLOCK, &alarm, NULL) == 0 && setitimer(ITIMER_REAL, &real, NULL) == 0);
+    do CHECK(sigpending(&pending) == 0);
+    while (!sigismember(&pending, SIGALRM));
+    CHECK(close(armed[1]) == 0 && close(armed[0]) == 0);
+    live_wait();
+    CHECK(sigprocmask(SIG_UNBLOCK, &alarm, NULL) == 0);
+    while (ticks < 3) live_pause();
+    _exit(0);
+  }
+  char end;
+  CHECK(close(armed[1]) == 0 && read(armed[0], &end, 1) == 0 && close(armed[0]) == 0);
   pid_t child = fork();  // timers are not inherited: the child has one of its own, one-shot
   CHECK(child >= 0);
   if (child == 0) {
@@ -37,5 +56,6 @@ int main(int argc, char **argv) {
   int seen = ticks;
   while (ticks < seen + 2) live_pause();  // it still fires, again and again
   live_reap_ok(child);
+  live_reap_ok(resting);
   live_ok();
 }
