@@ -58,7 +58,7 @@ struct Plan {
 };
 
 // External and joined namespaces come as descriptors of the caller or as paths.
-Result<void> plan_namespaces(const tasks::Snapshot& s, const Options& options, std::vector<Fd>& keep, Plan& plan) {
+Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options, std::vector<Fd>& keep, Plan& plan) {
   plan.new_namespaces = s.namespaces;
   const auto& ids = s.tasks.front().ids;
   if (s.namespaces & CLONE_NEWNET) {
@@ -80,8 +80,8 @@ Result<void> plan_namespaces(const tasks::Snapshot& s, const Options& options, s
                                    [&](const auto& k) { return k.name == join.ns; });
     if (kind == namespaces::all_kinds().end() || kind->flag == CLONE_NEWPID || kind->flag == CLONE_NEWUSER || kind->flag == CLONE_NEWNS)
       return fail(Error(Code::kUnsupportedNamespace, cat("--join-ns ", join.ns, " is not supported yet")).about(join.ns));
-    const bool is_pid = parse_int<pid_t>(join.file).has_value();
-    Fd fd = TRY(open_at(AT_FDCWD, is_pid ? cat("/proc/", join.file, "/ns/", join.ns) : join.file, O_RDONLY));
+    const auto pid = parse_int<pid_t>(join.file);
+    Fd fd = TRY(pid ? proc.open_file(*pid, cat("ns/", join.ns), O_RDONLY) : open_at(AT_FDCWD, join.file, O_RDONLY));
     plan.join.emplace_back(fd.get(), static_cast<int>(kind->flag));
     plan.new_namespaces &= ~kind->flag;
     keep.push_back(std::move(fd));
@@ -89,11 +89,11 @@ Result<void> plan_namespaces(const tasks::Snapshot& s, const Options& options, s
   return {};
 }
 
-Result<void> plan_pool(const tasks::Snapshot& s, tasks::Pool& pool) {
+Result<void> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, tasks::Pool& pool) {
   int top = 2;
   for (const auto& task : s.tasks)
     for (const auto& e : task.fds) top = std::max(top, static_cast<int>(e.fd()));
-  for (const auto& name : TRY(list_dir(AT_FDCWD, "/proc/self/fd"))) top = std::max(top, parse_int<int>(name).value_or(0));
+  for (int fd : TRY(proc.fds(::getpid()))) top = std::max(top, fd);
   pool.base = top + 64;  // room for what is still to be opened by the engine
   int next = pool.base;
   for (const auto& [id, file] : s.files) pool.file[id] = next++;
@@ -143,9 +143,9 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   if (s.namespaces & CLONE_NEWNS) {
     plan.mounts = TRY(mounts::plan_restore(s.mounts, options));
   }
-  TRY(plan_namespaces(s, options, keep, plan));
+  TRY(plan_namespaces(proc, s, options, keep, plan));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
-  TRY(plan_pool(s, plan.pool));
+  TRY(plan_pool(proc, s, plan.pool));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size()));
   const auto vdso = TRY(memory::own_vdso(proc));
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));

@@ -3,8 +3,6 @@
 // random, urandom) and O_PATH descriptors. The image has no contents, only the path, which
 // must lead to the same file in the restored mount namespace. open(2), proc(5).
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -13,6 +11,7 @@
 
 #include "engine/base/io.h"
 #include "engine/files/kind.h"
+#include "engine/kernel/syscalls.h"
 
 namespace stasis::files {
 namespace {
@@ -43,12 +42,9 @@ bool matches(const Candidate& c) {
 
 // stat(2) of `path` as the container sees it.
 Result<struct stat> stat_in_container(const DumpEnv& env, const std::string& path) {
-  open_how how{};
-  how.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW;
-  how.resolve = RESOLVE_IN_ROOT;
-  const Fd fd(static_cast<int>(::syscall(__NR_openat2, env.root_dir.get(), path.c_str(), &how, sizeof(how))));
+  const Fd fd = TRY(kernel::open_path_in_root(env.root_dir.get(), path));
   struct stat st {};
-  if (!fd.valid() || ::fstat(fd.get(), &st) < 0) return fail_sys("look up", path);
+  if (::fstat(fd.get(), &st) < 0) return fail_sys("look up", path);
   return st;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernel/syscalls.h"
 
+#include <fcntl.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -46,6 +48,48 @@ int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x, unsigned long y) {
 long pagemap_scan(int pagemap_fd, ScanArgs& args) {
   args.size = sizeof(args);
   return ::ioctl(pagemap_fd, _IOWR('f', 16, ScanArgs), &args);
+}
+
+Result<Fd> open_path_in_root(int dirfd, const std::string& path) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW;
+  how.resolve = RESOLVE_IN_ROOT;
+  const long fd = ::syscall(__NR_openat2, dirfd, path.c_str(), &how, sizeof(how));
+  if (fd < 0) return fail_sys("look up", path);
+  return Fd(static_cast<int>(fd));
+}
+
+Result<std::string> get_affinity(pid_t tid) {
+  std::string mask(1024, '\0');  // 8192 processors, the most a kernel can be built for
+  const long bytes = ::syscall(__NR_sched_getaffinity, tid, mask.size(), mask.data());
+  if (bytes < 0) return fail_sys("sched_getaffinity", cat("pid ", tid));
+  mask.resize(static_cast<size_t>(bytes));
+  return mask;
+}
+
+Result<void> set_affinity(pid_t tid, std::string_view mask) {
+  if (::syscall(__NR_sched_setaffinity, tid, mask.size(), mask.data()) < 0) return fail_sys("sched_setaffinity", cat("pid ", tid));
+  return {};
+}
+
+constexpr int kIoprioWhoProcess = 1;  // include/uapi/linux/ioprio.h
+
+Result<uint32_t> get_ioprio(pid_t tid) {
+  const long value = ::syscall(__NR_ioprio_get, kIoprioWhoProcess, tid);
+  if (value < 0) return fail_sys("ioprio_get", cat("pid ", tid));
+  return static_cast<uint32_t>(value);
+}
+
+Result<void> set_ioprio(pid_t tid, uint32_t value) {
+  if (::syscall(__NR_ioprio_set, kIoprioWhoProcess, tid, value) < 0) return fail_sys("ioprio_set", cat("pid ", tid));
+  return {};
+}
+
+Result<RobustList> get_robust_list(pid_t tid) {
+  void* head = nullptr;
+  size_t length = 0;
+  if (::syscall(__NR_get_robust_list, tid, &head, &length) < 0) return fail_sys("get_robust_list", cat("pid ", tid));
+  return RobustList{reinterpret_cast<uint64_t>(head), length};
 }
 
 Result<void> setns(int fd, int type, std::string_view name) {

@@ -67,6 +67,21 @@ struct PrctlMmMap {
   uint32_t auxv_size, exe_fd;
 };
 
+// openat2(2) below `dirfd` as below a root directory; no descriptor is opened for reading (O_PATH).
+Result<Fd> open_path_in_root(int dirfd, const std::string& path);
+
+// sched_setaffinity(2) with the kernel's own mask length, as many bytes as the kernel has.
+Result<std::string> get_affinity(pid_t tid);
+Result<void> set_affinity(pid_t tid, std::string_view mask);
+// ioprio_get(2), ioprio_set(2) of one thread.
+Result<uint32_t> get_ioprio(pid_t tid);
+Result<void> set_ioprio(pid_t tid, uint32_t value);
+// get_robust_list(2): address and length.
+struct RobustList {
+  uint64_t head = 0, length = 0;
+};
+Result<RobustList> get_robust_list(pid_t tid);
+
 Result<void> setns(int fd, int type, std::string_view name);
 Result<void> unshare(unsigned long flags);
 // Copies memory of another process; both fail unless every byte was moved.

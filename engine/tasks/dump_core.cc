@@ -85,11 +85,8 @@ Result<void> dump_sched(pid_t tid, const procfs::Stat& stat, pb::thread_core_ent
   core.set_sched_prio(stat.rt_priority);
   if (stat.policy == 6 /* SCHED_DEADLINE */)
     return fail(Error(Code::kUnsupported, cat("pid ", tid, " is scheduled by SCHED_DEADLINE")).about(cat("pid ", tid)));
-  uint8_t cpus[1024] = {};
-  const long bytes = ::syscall(__NR_sched_getaffinity, tid, sizeof(cpus), cpus);
-  if (bytes > 0) extra.set_cpu_affinity(cpus, static_cast<size_t>(bytes));
-  const long ioprio = ::syscall(__NR_ioprio_get, IOPRIO_WHO_PROCESS, tid);
-  if (ioprio >= 0) extra.set_ioprio(static_cast<uint32_t>(ioprio));
+  if (auto cpus = kernel::get_affinity(tid)) extra.set_cpu_affinity(std::move(*cpus));
+  if (const auto ioprio = kernel::get_ioprio(tid)) extra.set_ioprio(*ioprio);
   return {};
 }
 
@@ -109,11 +106,9 @@ Result<void> dump_thread(const procfs::Procfs& proc, Process& p, const Thread& t
   TRY(dump_xstate(xstate, *info.mutable_fpregs()));
   extra.set_xstate(xstate.data(), xstate.size());
 
-  void* list = nullptr;
-  size_t list_size = 0;
-  if (::syscall(__NR_get_robust_list, t.tid, &list, &list_size) < 0) return fail_sys("get_robust_list", cat("pid ", t.tid));
-  tc.set_futex_rla(reinterpret_cast<uint64_t>(list));
-  tc.set_futex_rla_len(static_cast<uint32_t>(list_size));
+  const auto robust = TRY(kernel::get_robust_list(t.tid));
+  tc.set_futex_rla(robust.head);
+  tc.set_futex_rla_len(static_cast<uint32_t>(robust.length));
   tc.set_blk_sigset(t.sigmask);
   dump_signals(TRY(kernel::peek_signals(t.tid, false)), *tc.mutable_signals_p());
 

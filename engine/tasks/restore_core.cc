@@ -109,11 +109,9 @@ Result<void> restore_scheduling(pid_t tid, const pb::thread_core_entry& core, co
   }
   if (!extra) return {};
   // The machine may have other processors now; then the mask means nothing any more.
-  if (extra->has_cpu_affinity() &&
-      ::syscall(__NR_sched_setaffinity, tid, extra->cpu_affinity().size(), extra->cpu_affinity().data()) < 0)
+  if (extra->has_cpu_affinity() && !kernel::set_affinity(tid, extra->cpu_affinity()))
     log::warning(name, ": CPU affinity cannot be set, ignoring");
-  if (extra->has_ioprio() && extra->ioprio() != 0 &&
-      ::syscall(__NR_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, tid, extra->ioprio()) < 0)
+  if (extra->has_ioprio() && extra->ioprio() != 0 && !kernel::set_ioprio(tid, extra->ioprio()))
     log::warning(name, ": I/O priority ", extra->ioprio(), " cannot be set, ignoring");
   return {};
 }
