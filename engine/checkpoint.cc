@@ -7,13 +7,13 @@
 #include <set>
 
 #include "cgroups/dump.h"
-#include "engine/base/io.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/io.h"
 #include "engine/engine.h"
-#include "engine/janitor.h"
 #include "engine/files/collect.h"
 #include "engine/image/stats.h"
 #include "engine/image/writer.h"
+#include "engine/janitor.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/pages.h"
 #include "engine/namespaces/namespaces.h"
@@ -140,7 +140,8 @@ Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, t
   auto ids = d.ids;
   ids.set_vm_id(index), ids.set_files_id(index), ids.set_fs_id(index), ids.set_sighand_id(index);
   const auto npid = static_cast<uint32_t>(p.npid);
-  if (const auto set = cgroup_sets.find(p.pid); set != cgroup_sets.end()) core.threads[0].mutable_tc()->set_cg_set(set->second);
+  if (const auto set = cgroup_sets.find(p.pid); set != cgroup_sets.end())
+    core.threads[0].mutable_tc()->set_cg_set(set->second);
   *core.threads[0].mutable_ids() = ids;
   for (size_t i = 0; i < p.threads.size(); ++i)
     TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.threads[i].ntid)), core.threads[i]));
@@ -193,7 +194,8 @@ Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
   inventory.set_lsmtype(pb::NO_LSM);
   timespec uptime{};
   clock_gettime(CLOCK_BOOTTIME, &uptime);
-  inventory.set_dump_uptime(static_cast<uint64_t>(uptime.tv_sec) * 1000000 + static_cast<uint64_t>(uptime.tv_nsec) / 1000);
+  inventory.set_dump_uptime(static_cast<uint64_t>(uptime.tv_sec) * 1000000 +
+                            static_cast<uint64_t>(uptime.tv_nsec) / 1000);
   return d.images.put(Kind::kInventory, "inventory.img", inventory);
 }
 

@@ -55,9 +55,9 @@ Result<std::vector<Error>> find_obstacles(const Options& options);
 
 // What the running kernel offers that the engine uses or could use, for `check`.
 struct KernelFeature {
-  std::string name;      // criu's --feature name where one exists
-  std::string what;      // one sentence
-  bool required = false; // the engine cannot work without it
+  std::string name;       // criu's --feature name where one exists
+  std::string what;       // one sentence
+  bool required = false;  // the engine cannot work without it
   bool present = false;
 };
 std::vector<KernelFeature> kernel_features();

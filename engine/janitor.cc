@@ -41,7 +41,8 @@ Janitor::~Janitor() {
   if (pid_ <= 0) return;
   const char byte = 'd';
   (void)!::write(pipe_.get(), &byte, 1);
-  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {}
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
 }
 
 }  // namespace stasis

@@ -49,13 +49,17 @@ bool readable(const char* path) { return ::access(path, R_OK) == 0; }
 std::vector<KernelFeature> kernel_features() {
   const pid_t self = ::getpid();
   std::vector<KernelFeature> out;
-  auto add = [&](const char* name, const char* what, bool required, bool present) { out.push_back({name, what, required, present}); };
+  auto add = [&](const char* name, const char* what, bool required, bool present) {
+    out.push_back({name, what, required, present});
+  };
   add("clone3_set_tid", "processes and threads are created with chosen ids (5.5)", true, has_set_tid());
   add("pidfd_getfd", "open files of a task are looked at through copies (5.6)", true, has_syscall(__NR_pidfd_getfd));
-  add("kcmp", "shared open files are found (CONFIG_KCMP)", true, kernel::kcmp(self, self, kernel::Kcmp::kFile, 0, 0) != -ENOSYS);
+  add("kcmp", "shared open files are found (CONFIG_KCMP)", true,
+      kernel::kcmp(self, self, kernel::Kcmp::kFile, 0, 0) != -ENOSYS);
   add("openat2", "paths are looked up inside the container's root (5.6)", true, has_syscall(__NR_openat2));
   add("close_range", "descriptors are closed in ranges (5.9)", true, has_syscall(__NR_close_range));
-  add("checkpoint_restore", "CONFIG_CHECKPOINT_RESTORE: /proc/PID/map_files, timers, PR_GET_TID_ADDRESS", true, readable("/proc/self/map_files") && readable("/proc/self/timers"));
+  add("checkpoint_restore", "CONFIG_CHECKPOINT_RESTORE: /proc/PID/map_files, timers, PR_GET_TID_ADDRESS", true,
+      readable("/proc/self/map_files") && readable("/proc/self/timers"));
   add("proc_children", "/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", true, readable("/proc/self/task"));
   add("mount_setattr", "mount flags are set with mount_setattr (5.12)", false, has_syscall(__NR_mount_setattr));
   add("pagemap_scan", "pages are found with PAGEMAP_SCAN (6.7), else /proc/PID/pagemap", false, has_pagemap_scan());

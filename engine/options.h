@@ -53,9 +53,9 @@ enum class RestoreParent {
 };
 
 struct Options {
-  pid_t pid = 0;  // dump: root of the tree
-  Fd images_dir;  // O_DIRECTORY | O_PATH-free; always valid after validate()
-  Fd work_dir;    // logs, stats
+  pid_t pid = 0;            // dump: root of the tree
+  Fd images_dir;            // O_DIRECTORY | O_PATH-free; always valid after validate()
+  Fd work_dir;              // logs, stats
   std::string images_path;  // for messages only
   std::string root;         // restore: new root, a mount point in our mount namespace; empty: "/"
 
@@ -71,21 +71,21 @@ struct Options {
   bool orphan_pts_master = false;
   bool allow_uprobes = false;
   bool notify_scripts = false;
-  bool auto_ext_mnt = false;   // --external mnt[]
+  bool auto_ext_mnt = false;  // --external mnt[]
   bool ext_sharing = false;
   bool ext_masters = false;
 
   CgroupMode cgroup_mode = CgroupMode::kIgnore;
   std::vector<CgroupRoot> cgroup_roots;
   bool cgroup_roots_required = false;  // a user named them: images without cgroups are an error then
-  std::string freeze_cgroup;  // directory, as given
+  std::string freeze_cgroup;           // directory, as given
   std::string cgroup_yard;
   std::vector<std::string> cgroup_dump_controllers;
 
-  std::vector<External> externals;    // later entries win
-  std::vector<InheritFd> inherit_fds; // first match wins
+  std::vector<External> externals;     // later entries win
+  std::vector<InheritFd> inherit_fds;  // first match wins
   std::vector<JoinNs> join_ns;
-  uint32_t empty_ns = 0;              // CLONE_NEW* bits: not dumped, restored empty
+  uint32_t empty_ns = 0;  // CLONE_NEW* bits: not dumped, restored empty
   std::vector<std::string> skip_mounts;
   std::vector<std::string> enable_fs;
 

@@ -2,7 +2,6 @@
 #include "engine/preflight.h"
 
 #include <fcntl.h>
-
 #include <time.h>
 #include <unistd.h>
 
@@ -31,14 +30,19 @@ void check_sharing(const procfs::Procfs& proc, const tasks::Process& p, const st
   if (const auto tids = proc.threads(p.pid))
     for (pid_t tid : *tids) {
       if (tid == p.pid) continue;
-      if (differ(p.pid, tid, kernel::Kcmp::kFiles)) obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
-      if (differ(p.pid, tid, kernel::Kcmp::kFs)) obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
+      if (differ(p.pid, tid, kernel::Kcmp::kFiles))
+        obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
+      if (differ(p.pid, tid, kernel::Kcmp::kFs))
+        obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
     }
   for (const auto& other : tree) {
     if (other.pid >= p.pid || other.zombie) continue;
-    if (same(p.pid, other.pid, kernel::Kcmp::kVm)) obstacles.push_back(unsupported(p, cat("shares its memory with pid ", other.pid)));
-    if (same(p.pid, other.pid, kernel::Kcmp::kFiles)) obstacles.push_back(unsupported(p, cat("shares its file table with pid ", other.pid)));
-    if (same(p.pid, other.pid, kernel::Kcmp::kFs)) obstacles.push_back(unsupported(p, cat("shares its root and cwd with pid ", other.pid)));
+    if (same(p.pid, other.pid, kernel::Kcmp::kVm))
+      obstacles.push_back(unsupported(p, cat("shares its memory with pid ", other.pid)));
+    if (same(p.pid, other.pid, kernel::Kcmp::kFiles))
+      obstacles.push_back(unsupported(p, cat("shares its file table with pid ", other.pid)));
+    if (same(p.pid, other.pid, kernel::Kcmp::kFs))
+      obstacles.push_back(unsupported(p, cat("shares its root and cwd with pid ", other.pid)));
   }
 }
 
@@ -46,15 +50,21 @@ void check_sharing(const procfs::Procfs& proc, const tasks::Process& p, const st
 void check_session(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
                    const Options& options, std::vector<Error>& obstacles) {
   if (options.shell_job) return;
-  auto in_tree = [&](pid_t npid) { return std::any_of(tree.begin(), tree.end(), [&](const auto& q) { return q.npid == npid; }); };
+  auto in_tree = [&](pid_t npid) {
+    return std::any_of(tree.begin(), tree.end(), [&](const auto& q) { return q.npid == npid; });
+  };
   auto lives_outside = [&](pid_t npid) {
     if (npid == 0) return true;
     if (in_tree(npid)) return false;
     // Only where the container shares our pid namespace can the number be somebody else's.
     return p.pid == p.npid && proc.stat(npid).has_value();
   };
-  if (lives_outside(p.nsid)) obstacles.push_back(unsupported(p, cat("belongs to session ", p.nsid, " of a process outside; --shell-job allows it")));
-  else if (lives_outside(p.npgid)) obstacles.push_back(unsupported(p, cat("belongs to process group ", p.npgid, " of a process outside; --shell-job allows it")));
+  if (lives_outside(p.nsid))
+    obstacles.push_back(
+        unsupported(p, cat("belongs to session ", p.nsid, " of a process outside; --shell-job allows it")));
+  else if (lives_outside(p.npgid))
+    obstacles.push_back(
+        unsupported(p, cat("belongs to process group ", p.npgid, " of a process outside; --shell-job allows it")));
 }
 
 // A security label is given to nobody yet: the restored tasks get the engine's. Without a module
@@ -102,14 +112,16 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (owned.flags & CLONE_NEWNS) {
     table = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
     env.mounts = &*table;
-    for (auto& e : mounts::check(*table, options, TRY(mounts::Table::read(proc.fd(), "self")), static_cast<uint32_t>(owned.flags)))
+    for (auto& e : mounts::check(*table, options, TRY(mounts::Table::read(proc.fd(), "self")),
+                                 static_cast<uint32_t>(owned.flags)))
       obstacles.push_back(std::move(e));
   }
   env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : processes) env.pids.insert(p.pid);
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
-      obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid)).about(cat("pid ", p.pid)));
+      obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))
+                              .about(cat("pid ", p.pid)));
     const size_t before = obstacles.size();
     check_process(proc, p, processes, options, obstacles);
     if (p.zombie) continue;
@@ -119,7 +131,8 @@ Result<std::vector<Error>> look_once(const Options& options) {
     if (const auto maps = proc.smaps(p.pid)) (void)memory::classify(*maps, p.pid, obstacles);
     if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
     // What a process that ended during the look gave is no obstacle.
-    if (kernel::pidfd_wait_exit(pidfd->get(), 0)) obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
+    if (kernel::pidfd_wait_exit(pidfd->get(), 0))
+      obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
   return obstacles;
 }
@@ -135,7 +148,8 @@ Result<std::vector<Error>> find_obstacles(const Options& options) {
     ::nanosleep(&nap, nullptr);
     const auto again = TRY(look_once(options));
     std::erase_if(obstacles, [&](const Error& e) {
-      return std::none_of(again.begin(), again.end(), [&](const Error& a) { return a.code() == e.code() && a.object() == e.object(); });
+      return std::none_of(again.begin(), again.end(),
+                          [&](const Error& a) { return a.code() == e.code() && a.object() == e.object(); });
     });
   }
   return obstacles;

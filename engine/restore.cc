@@ -15,8 +15,8 @@
 #include "cgroups/ground.h"
 #include "cgroups/plan.h"
 #include "cgroups/root_option.h"
-#include "engine/base/io.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/io.h"
 #include "engine/engine.h"
 #include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
@@ -53,12 +53,13 @@ struct Plan {
   cgroups::RestorePlan cgroups;
   tasks::Pool pool;
   uint64_t hole = 0;
-  unsigned long new_namespaces = 0;             // for clone3
-  std::vector<std::pair<int, int>> join;        // namespace descriptor, CLONE_NEW*
+  unsigned long new_namespaces = 0;       // for clone3
+  std::vector<std::pair<int, int>> join;  // namespace descriptor, CLONE_NEW*
 };
 
 // External and joined namespaces come as descriptors of the caller or as paths.
-Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options, std::vector<Fd>& keep, Plan& plan) {
+Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options,
+                             std::vector<Fd>& keep, Plan& plan) {
   plan.new_namespaces = s.namespaces;
   const auto& ids = s.tasks.front().ids;
   if (s.namespaces & CLONE_NEWNET) {
@@ -68,7 +69,9 @@ Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& 
       if (entry.has_ext_key() && !entry.ext_key().empty()) {
         const int fd = files::inherited_fd(options, entry.ext_key());
         if (fd < 0)
-          return fail(Error(Code::kBadOption, cat("the network namespace \"", entry.ext_key(), "\" of the images is external; give it with --inherit-fd fd[N]:", entry.ext_key()))
+          return fail(Error(Code::kBadOption,
+                            cat("the network namespace \"", entry.ext_key(),
+                                "\" of the images is external; give it with --inherit-fd fd[N]:", entry.ext_key()))
                           .about(entry.ext_key()));
         plan.join.emplace_back(fd, CLONE_NEWNET);
         plan.new_namespaces &= ~static_cast<unsigned long>(CLONE_NEWNET);
@@ -78,8 +81,10 @@ Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& 
   for (const auto& join : options.join_ns) {
     const auto kind = std::find_if(namespaces::all_kinds().begin(), namespaces::all_kinds().end(),
                                    [&](const auto& k) { return k.name == join.ns; });
-    if (kind == namespaces::all_kinds().end() || kind->flag == CLONE_NEWPID || kind->flag == CLONE_NEWUSER || kind->flag == CLONE_NEWNS)
-      return fail(Error(Code::kUnsupportedNamespace, cat("--join-ns ", join.ns, " is not supported yet")).about(join.ns));
+    if (kind == namespaces::all_kinds().end() || kind->flag == CLONE_NEWPID || kind->flag == CLONE_NEWUSER ||
+        kind->flag == CLONE_NEWNS)
+      return fail(
+          Error(Code::kUnsupportedNamespace, cat("--join-ns ", join.ns, " is not supported yet")).about(join.ns));
     const auto pid = parse_int<pid_t>(join.file);
     Fd fd = TRY(pid ? proc.open_file(*pid, cat("ns/", join.ns), O_RDONLY) : open_at(AT_FDCWD, join.file, O_RDONLY));
     plan.join.emplace_back(fd.get(), static_cast<int>(kind->flag));
@@ -120,7 +125,8 @@ Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s,
   return *hole;
 }
 
-Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Options& options, const cgroups::Hierarchies& host) {
+Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Options& options,
+                                          const cgroups::Hierarchies& host) {
   cgroups::PlanInput input;
   input.roots = options.cgroup_roots;
   input.mode = options.cgroup_mode;
@@ -151,7 +157,8 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
   for (const auto& t : s.tasks)
     if (!t.zombie)
-      TRY(memory::check_vdso(t, vdso, vdso_start, plan.pool.pages_source.at(static_cast<uint32_t>(t.pagemap.pages_id)).get()));
+      TRY(memory::check_vdso(t, vdso, vdso_start,
+                             plan.pool.pages_source.at(static_cast<uint32_t>(t.pagemap.pages_id)).get()));
   return plan;
 }
 
@@ -171,7 +178,8 @@ Result<void> restore_groups(const Plan& plan, std::vector<remote::Runner>& runne
     for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
       const auto& node = plan.tree.nodes[i];
       if ((node.pgid == node.pid) != leaders || node.pgid == 0 || node.sid == node.pid) continue;
-      const bool known = std::any_of(plan.tree.nodes.begin(), plan.tree.nodes.end(), [&](const auto& n) { return n.pid == node.pgid; });
+      const bool known = std::any_of(plan.tree.nodes.begin(), plan.tree.nodes.end(),
+                                     [&](const auto& n) { return n.pid == node.pgid; });
       if (!known) continue;  // a shell job stays in the engine's group
       remote::Batch batch;
       batch.add(__NR_setpgid, 0, node.pgid);
@@ -205,7 +213,8 @@ Result<void> restore_foreground(const tasks::Snapshot& s, const Plan& plan, std:
 
 // Helpers and zombies end, in this order, so that orphans are with their parents and nobody
 // is left to be reaped but the zombies.
-Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stubs& stubs, std::vector<remote::Runner>& runners) {
+Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stubs& stubs,
+                          std::vector<remote::Runner>& runners) {
   for (const bool helpers : {true, false}) {
     for (size_t i = plan.tree.nodes.size(); i-- > 0;) {
       const int task = plan.tree.nodes[i].task;
@@ -245,8 +254,8 @@ Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stu
   return {};
 }
 
-Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan, const tasks::SharedArena& shared,
-                       tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
+Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
+                       const tasks::SharedArena& shared, tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
   std::vector<remote::Runner> runners;
   for (size_t i = 0; i < plan.tree.nodes.size(); ++i)
     runners.emplace_back(stubs.host_pid(i), shared.code(), shared.arena(i), tasks::SharedArena::kArenaSize,
@@ -271,8 +280,8 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
 }
 
 // From the first credential on, nothing privileged can be done in a task any more.
-Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan, const tasks::SharedArena& shared,
-                    std::vector<tasks::Driven>& driven) {
+Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
+                    const tasks::SharedArena& shared, std::vector<tasks::Driven>& driven) {
   for (auto& d : driven) {
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(tasks::restore_signals(d), name);
@@ -287,7 +296,8 @@ Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
 void let_go(const std::vector<tasks::Driven>& driven) {
   for (const auto& d : driven) {
     // A stopped task stops again before its first instruction.
-    if (d.image->tc().task_state() == tasks::kTaskStopped) ::kill(d.tids[0], d.image->tc().has_stop_signo() ? static_cast<int>(d.image->tc().stop_signo()) : SIGSTOP);
+    if (d.image->tc().task_state() == tasks::kTaskStopped)
+      ::kill(d.tids[0], d.image->tc().has_stop_signo() ? static_cast<int>(d.image->tc().stop_signo()) : SIGSTOP);
     for (pid_t tid : d.tids)
       if (auto r = kernel::detach(tid); !r) log::warning("pid ", tid, ": ", r.error().message(), ", ignoring");
   }
@@ -302,9 +312,12 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto images = TRY(image::Reader::open(options.images_dir.get()));
   const auto snapshot = TRY(tasks::load(images));
   if (options.cgroup_roots_required && !snapshot.cgroup)
-    return fail(Error(Code::kCgroupRoot, "the images hold no control groups; the checkpoint was made without --manage-cgroups").about("--cgroup-root"));
+    return fail(
+        Error(Code::kCgroupRoot, "the images hold no control groups; the checkpoint was made without --manage-cgroups")
+            .about("--cgroup-root"));
   std::optional<cgroups::Hierarchies> host;
-  if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup) host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
+  if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup)
+    host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
   std::vector<Fd> keep;
   Plan plan = TRY(make_plan(proc, snapshot, options, host ? &*host : nullptr, keep));
   log::info("restore: ", snapshot.tasks.size(), " processes are planned");
@@ -322,10 +335,14 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   files::RestoreEnv files_env{.options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys};
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
-  tasks::StubEnv env{.snapshot = snapshot, .plan = plan.tree, .options = options, .shared = shared,
+  tasks::StubEnv env{.snapshot = snapshot,
+                     .plan = plan.tree,
+                     .options = options,
+                     .shared = shared,
                      .ground = ground ? &*ground : nullptr};
   env.pool = std::move(plan.pool);
-  plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages, plan.pool.end = env.pool.end;
+  plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
+  plan.pool.end = env.pool.end;
   env.set_up_namespaces = [&]() -> Result<void> {
     for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
     TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));

@@ -50,8 +50,7 @@ Result<HostInfo> read_host(const std::string& rootfs, pid_t pid) {
   const std::string memberships = TRY(proc.text(::getpid(), "cgroup"));
   host.hierarchies = TRY(cgroups::parse_hierarchies(memberships, TRY(procfs::read_self_mountinfo())));
   host.own = TRY(cgroups::read_own_membership());
-  if (!rootfs.empty())
-    host.resolve = [rootfs](const std::string& path) { return resolve_in_root(rootfs, path); };
+  if (!rootfs.empty()) host.resolve = [rootfs](const std::string& path) { return resolve_in_root(rootfs, path); };
   auto root = std::make_shared<Fd>();
   if (pid > 0) {
     *root = TRY(proc.open_file(pid, "root", O_PATH | O_DIRECTORY));
@@ -59,7 +58,7 @@ Result<HostInfo> read_host(const std::string& rootfs, pid_t pid) {
     *root = TRY(open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY));
   }
   host.is_masked_file = [root](const std::string& path) {
-    struct stat status{};
+    struct stat status {};
     const std::string relative = path.substr(std::min(path.find_first_not_of('/'), path.size()));
     return !relative.empty() && ::fstatat(root->get(), relative.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
            !S_ISDIR(status.st_mode);

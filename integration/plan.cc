@@ -24,13 +24,9 @@ std::string absolute(const std::string& path, const std::string& bundle) {
   return path[0] == '/' ? path : cat(bundle, "/", path);
 }
 
-std::string resolved(const HostInfo& host, const std::string& path) {
-  return host.resolve ? host.resolve(path) : path;
-}
+std::string resolved(const HostInfo& host, const std::string& path) { return host.resolve ? host.resolve(path) : path; }
 
-std::string base_name(std::string_view path) {
-  return std::string(path.substr(path.rfind('/') + 1));
-}
+std::string base_name(std::string_view path) { return std::string(path.substr(path.rfind('/') + 1)); }
 
 // A cgroup mount without a cgroup namespace shows one bind per v1 hierarchy, named after
 // the host's directory for it. On a pure v2 host it is an ordinary mount, dumped as such.
@@ -162,8 +158,8 @@ std::string_view mode_name(CgroupMode mode) {
 Result<CgroupMode> parse_mode(std::string_view name) {
   for (const auto& [value, known] : kModes)
     if (known == name) return value;
-  return fail(Error(Code::kBadOption, cat("unknown cgroup mode ", json_quote(name),
-                                          "; known: ignore, none, props, soft, full, strict"))
+  return fail(Error(Code::kBadOption,
+                    cat("unknown cgroup mode ", json_quote(name), "; known: ignore, none, props, soft, full, strict"))
                   .about("cgroup mode"));
 }
 

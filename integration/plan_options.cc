@@ -67,15 +67,13 @@ void put_cgroups(const Plan& plan, pb::criu_opts& opts) {
 }
 
 Result<uint64_t> namespace_inode(const std::string& path) {
-  struct stat status{};
+  struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return fail_sys("stat", path);
   return status.st_ino;
 }
 
 // Names under which runc's images know a network or pid namespace that stays outside.
-std::string_view external_name(std::string_view type) {
-  return type == "network" ? "extRootNetNS" : "extRootPidNS";
-}
+std::string_view external_name(std::string_view type) { return type == "network" ? "extRootNetNS" : "extRootPidNS"; }
 std::string_view engine_name(std::string_view type) {
   if (type == "network") return "net";
   if (type == "mount") return "mnt";
@@ -144,8 +142,7 @@ Result<void> put_restore(const Plan& plan, const HostInfo& host, pb::criu_opts& 
   std::set<std::string> seen;
   for (auto mount = plan.mounts.rbegin(); mount != plan.mounts.rend(); ++mount) {
     if (!seen.insert(mount->name).second) continue;
-    const std::string source =
-        mount->source.empty() ? TRY(cgroup_source(plan, mount->hierarchy, host)) : mount->source;
+    const std::string source = mount->source.empty() ? TRY(cgroup_source(plan, mount->hierarchy, host)) : mount->source;
     mounts.emplace(mounts.begin(), mount->name, source);
   }
   // Images of runc and ours name every masked file so; which files another kernel had is not known here.

@@ -93,8 +93,7 @@ Result<PlannedCgroups> parse_cgroups(const Cursor& at) {
     out.roots.push_back(*std::move(root));
   }
   out.freezer = TRY(absolute_path_or_empty(TRY(at.get("freezer"))));
-  for (const auto& [hierarchy, path] : TRY(TRY(at.get("paths")).map()))
-    out.paths[hierarchy] = TRY(absolute_path(path));
+  for (const auto& [hierarchy, path] : TRY(TRY(at.get("paths")).map())) out.paths[hierarchy] = TRY(absolute_path(path));
   return out;
 }
 
@@ -126,8 +125,9 @@ Result<void> parse_namespaces(const Cursor& at, Plan& plan) {
 }  // namespace
 
 std::string to_yaml(const Plan& plan) {
-  std::string out = cat("# How stasis sees this container. Edit it and give it to `stasis restore --plan FILE`.\nplan: ",
-                        kVersion, "\ncontainer:\n");
+  std::string out =
+      cat("# How stasis sees this container. Edit it and give it to `stasis restore --plan FILE`.\nplan: ", kVersion,
+          "\ncontainer:\n");
   if (!plan.id.empty()) out += cat("  id: ", yaml_scalar(plan.id), "\n");
   if (!plan.runtime.empty()) out += cat("  runtime: ", yaml_scalar(plan.runtime), "\n");
   out += cat("  pid: ", plan.pid, "\n");
@@ -151,8 +151,8 @@ Result<Plan> from_yaml(std::string_view text, const std::string& file) {
   const config::Node root = TRY(config::parse_yaml(text, file));
   const Cursor at(&root, file);
   if (!at.present()) return fail(at.error("empty"));
-  TRY(at.only({"plan", "container", "root", "engine", "terminal", "cgroups", "namespaces", "mounts", "stdio",
-               "supervisor"}));
+  TRY(at.only(
+      {"plan", "container", "root", "engine", "terminal", "cgroups", "namespaces", "mounts", "stdio", "supervisor"}));
   Plan plan;
   const Cursor version = TRY(at.get("plan"));
   if (TRY(version.integer()) != kVersion) return fail(version.error(cat("unknown plan version; expected ", kVersion)));
@@ -160,7 +160,8 @@ Result<Plan> from_yaml(std::string_view text, const std::string& file) {
   plan.root = TRY(absolute_path_or_empty(TRY(at.get("root"))));
   const Cursor engine = TRY(at.get("engine"));
   plan.engine = TRY(engine.string_or("embedded"));
-  if (plan.engine != "embedded") return fail(engine.error("only the embedded engine can be driven yet").with_code(Code::kUnsupported));
+  if (plan.engine != "embedded")
+    return fail(engine.error("only the embedded engine can be driven yet").with_code(Code::kUnsupported));
   plan.terminal = TRY(TRY(at.get("terminal")).boolean_or(false));
   plan.cgroups = TRY(parse_cgroups(TRY(at.get("cgroups"))));
   TRY(parse_namespaces(TRY(at.get("namespaces")), plan));
@@ -203,14 +204,14 @@ std::string to_json(const Plan& plan) {
                                                                                {"name", mount.name},
                                                                                {"hierarchy", mount.hierarchy},
                                                                                {"source", mount.source}}));
-  return cat("{\"plan\":", kVersion, ",\"container\":{\"id\":", json_quote(plan.id), ",\"runtime\":",
-             json_quote(plan.runtime), ",\"pid\":", plan.pid, ",\"bundle\":", json_quote(plan.bundle), "},\"root\":",
-             json_quote(plan.root), ",\"engine\":", json_quote(plan.engine), ",\"terminal\":",
-             plan.terminal ? "true" : "false", ",\"cgroups\":{\"mode\":", json_quote(mode_name(plan.cgroups.mode)),
-             ",\"roots\":", json_list(roots), ",\"freezer\":", json_quote(plan.cgroups.freezer), ",\"paths\":",
-             json_map(plan.cgroups.paths), "},\"namespaces\":", json_map(plan.namespaces), ",\"mounts\":[",
-             join(mounts, ","), "],\"stdio\":", json_list(plan.stdio), ",\"supervisor\":", json_list(plan.supervisor),
-             "}");
+  return cat("{\"plan\":", kVersion, ",\"container\":{\"id\":", json_quote(plan.id),
+             ",\"runtime\":", json_quote(plan.runtime), ",\"pid\":", plan.pid, ",\"bundle\":", json_quote(plan.bundle),
+             "},\"root\":", json_quote(plan.root), ",\"engine\":", json_quote(plan.engine),
+             ",\"terminal\":", plan.terminal ? "true" : "false",
+             ",\"cgroups\":{\"mode\":", json_quote(mode_name(plan.cgroups.mode)), ",\"roots\":", json_list(roots),
+             ",\"freezer\":", json_quote(plan.cgroups.freezer), ",\"paths\":", json_map(plan.cgroups.paths),
+             "},\"namespaces\":", json_map(plan.namespaces), ",\"mounts\":[", join(mounts, ","),
+             "],\"stdio\":", json_list(plan.stdio), ",\"supervisor\":", json_list(plan.supervisor), "}");
 }
 
 }  // namespace stasis::integration

@@ -94,9 +94,9 @@ std::string json_quote(std::string_view text) {
 
 std::string Error::json() const {
   const auto& info = code_info(code_);
-  std::string out = cat("{\"code\":", json_quote(info.id), ",\"message\":", json_quote(message_), ",\"object\":",
-                        json_quote(object_), ",\"errno\":", errno_, ",\"cause\":", json_quote(info.cause),
-                        ",\"remedy\":", json_quote(info.remedy), ",\"also\":[");
+  std::string out = cat("{\"code\":", json_quote(info.id), ",\"message\":", json_quote(message_),
+                        ",\"object\":", json_quote(object_), ",\"errno\":", errno_,
+                        ",\"cause\":", json_quote(info.cause), ",\"remedy\":", json_quote(info.remedy), ",\"also\":[");
   for (size_t i = 0; i < also_.size(); ++i) out += (i ? "," : "") + also_[i].json();
   return out + "]}";
 }

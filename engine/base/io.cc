@@ -107,7 +107,7 @@ Result<Fd> dup_at_least(int fd, int minimum) {
 }
 
 Result<void> make_dirs_at(int dirfd, const std::string& path, mode_t mode) {
-  for (size_t at = path.find('/', 1); ; at = path.find('/', at + 1)) {
+  for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string part = path.substr(0, at);
     if (!part.empty() && ::mkdirat(dirfd, part.c_str(), mode) < 0 && errno != EEXIST) return fail_sys("mkdir", part);
     if (at == std::string::npos) return {};

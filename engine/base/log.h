@@ -21,12 +21,20 @@ int fd();
 void write(Level level, std::string_view text);
 
 template <class... P>
-void error(const P&... parts) { write(Level::kError, cat(parts...)); }
+void error(const P&... parts) {
+  write(Level::kError, cat(parts...));
+}
 template <class... P>
-void warning(const P&... parts) { if (level() >= Level::kWarning) write(Level::kWarning, cat(parts...)); }
+void warning(const P&... parts) {
+  if (level() >= Level::kWarning) write(Level::kWarning, cat(parts...));
+}
 template <class... P>
-void info(const P&... parts) { if (level() >= Level::kInfo) write(Level::kInfo, cat(parts...)); }
+void info(const P&... parts) {
+  if (level() >= Level::kInfo) write(Level::kInfo, cat(parts...));
+}
 template <class... P>
-void debug(const P&... parts) { if (level() >= Level::kDebug) write(Level::kDebug, cat(parts...)); }
+void debug(const P&... parts) {
+  if (level() >= Level::kDebug) write(Level::kDebug, cat(parts...));
+}
 
 }  // namespace stasis::log

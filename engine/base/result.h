@@ -26,22 +26,20 @@ std::unexpected<Error> fail_sys(Code code, std::string_view operation, std::stri
 
 #define STASIS_CAT2(a, b) a##b
 #define STASIS_CAT(a, b) STASIS_CAT2(a, b)
-#define STASIS_TRY(name, expr)                                              \
-  __extension__({                                                           \
-    auto name = (expr);                                                     \
+#define STASIS_TRY(name, expr)                                                   \
+  __extension__({                                                                \
+    auto name = (expr);                                                          \
     if (!name) return std::unexpected<::stasis::Error>(std::move(name).error()); \
-    *std::move(name);                                                       \
+    *std::move(name);                                                            \
   })
 // The value of `expr`, or return its error from the enclosing function.
 #define TRY(expr) STASIS_TRY(STASIS_CAT(try_result_, __COUNTER__), expr)
 // The same, with context chained in front of the message.
-#define STASIS_TRY_CTX(name, expr, ...)                                     \
-  __extension__({                                                           \
-    auto name = (expr);                                                     \
-    if (!name)                                                              \
-      return std::unexpected<::stasis::Error>(                              \
-          std::move(name).error().context(::stasis::cat(__VA_ARGS__)));     \
-    *std::move(name);                                                       \
+#define STASIS_TRY_CTX(name, expr, ...)                                                                              \
+  __extension__({                                                                                                    \
+    auto name = (expr);                                                                                              \
+    if (!name) return std::unexpected<::stasis::Error>(std::move(name).error().context(::stasis::cat(__VA_ARGS__))); \
+    *std::move(name);                                                                                                \
   })
 #define TRY_CTX(expr, ...) STASIS_TRY_CTX(STASIS_CAT(try_result_, __COUNTER__), expr, __VA_ARGS__)
 

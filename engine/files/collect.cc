@@ -60,7 +60,8 @@ void find_obstacles(const DumpEnv& env, pid_t pid, int pidfd, std::vector<Error>
 Result<uint32_t> Collector::id_of(const Candidate& c) {
   auto& same_inode = known_[{c.st.st_dev, c.st.st_ino}];
   for (const auto& k : same_inode) {
-    const int r = kernel::kcmp(k.pid, c.pid, kernel::Kcmp::kFile, static_cast<unsigned long>(k.fd), static_cast<unsigned long>(c.fd));
+    const int r = kernel::kcmp(k.pid, c.pid, kernel::Kcmp::kFile, static_cast<unsigned long>(k.fd),
+                               static_cast<unsigned long>(c.fd));
     if (r < 0) {
       errno = -r;
       return fail_sys("kcmp", c.name());

@@ -27,12 +27,12 @@ namespace stasis::files {
 // One descriptor of one task, looked at through a copy of it (pidfd_getfd), or something
 // else that is held open: cwd, root, executable, mapped file (fd < 0).
 struct Candidate {
-  pid_t pid = 0;   // host pid
-  int fd = -1;     // number in the task; -1: not a descriptor
-  Fd copy;         // our copy; O_PATH for what is not a descriptor
+  pid_t pid = 0;  // host pid
+  int fd = -1;    // number in the task; -1: not a descriptor
+  Fd copy;        // our copy; O_PATH for what is not a descriptor
   struct stat st {};
   procfs::FdInfo info;
-  std::string link;  // /proc/PID/fd/N
+  std::string link;          // /proc/PID/fd/N
   std::string name() const;  // "pid 12 fd 3 (/tmp/x)"
 };
 
@@ -40,10 +40,10 @@ struct Candidate {
 struct DumpEnv {
   const Options& options;
   const procfs::Procfs& proc;
-  pid_t root_pid = 0;                  // host pid of the root task
+  pid_t root_pid = 0;                     // host pid of the root task
   const mounts::Table* mounts = nullptr;  // of the container; null: it shares the engine's
-  Fd root_dir;                         // O_PATH of the mount namespace's root
-  std::set<pid_t> pids;                // host pids of the container
+  Fd root_dir;                            // O_PATH of the mount namespace's root
+  std::set<pid_t> pids;                   // host pids of the container
 };
 
 // Collected besides files.img.
@@ -54,7 +54,7 @@ struct DumpOutput {
     pb::pipe_data_entry entry;
     std::string bytes;
   };
-  std::map<uint32_t, PipeData> pipes;  // by pipe id
+  std::map<uint32_t, PipeData> pipes;           // by pipe id
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
 };
 
@@ -62,17 +62,17 @@ struct RestoreEnv {
   const Options& options;
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
-  std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;  // by pipe id: read end, write end
+  std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
-  std::map<uint32_t, Fd> masters;   // of pseudo terminals, by index: made with the mounts
-  std::set<uint32_t> terminals;     // indexes that are set up and handed over
+  std::map<uint32_t, Fd> masters;                     // of pseudo terminals, by index: made with the mounts
+  std::set<uint32_t> terminals;                       // indexes that are set up and handed over
   // Sends the master of a new pseudo terminal to the client; may be empty.
   std::function<Result<void>(int master_fd)> orphan_master;
 };
 
 struct FileKind {
-  const char* name;        // for messages and documents
-  pb::fd_types type;       // in images
+  const char* name;   // for messages and documents
+  pb::fd_types type;  // in images
   bool (*matches)(const Candidate&);
   // Why it cannot be carried over, if so. No side effects: also called before anything is stopped.
   Result<void> (*check)(const Candidate&, const DumpEnv&);
@@ -95,7 +95,8 @@ Result<void> check_owner(const Candidate& candidate);
 void set_no_owner(pb::fown_entry* fown);
 // The caller's descriptor for --inherit-fd `key`, or -1.
 int inherited_fd(const Options& options, std::string_view key);
-constexpr uint32_t kSettableFlags = 02000 /*O_APPEND*/ | 04000 /*O_NONBLOCK*/ | 040000 /*O_DIRECT*/ | 01000000 /*O_NOATIME*/;
+constexpr uint32_t kSettableFlags =
+    02000 /*O_APPEND*/ | 04000 /*O_NONBLOCK*/ | 040000 /*O_DIRECT*/ | 01000000 /*O_NOATIME*/;
 
 // tty.cc: the master of the pair with this index, from the ptmx of a devpts.
 Result<Fd> open_master(const std::string& ptmx, uint32_t index);

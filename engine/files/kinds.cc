@@ -9,8 +9,7 @@ namespace {
 
 // What /proc shows for kinds that have no file of their own here yet, in plain words.
 std::string describe_kind(const Candidate& c) {
-  if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:"))
-    return std::string(c.link.substr(11));
+  if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:")) return std::string(c.link.substr(11));
   if (S_ISSOCK(c.st.st_mode)) return "socket";
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
@@ -19,8 +18,9 @@ std::string describe_kind(const Candidate& c) {
 }
 
 Result<void> refuse(const Candidate& c, const DumpEnv&) {
-  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a ", describe_kind(c), ", which cannot be checkpointed yet"))
-                  .about(c.name()));
+  return fail(
+      Error(Code::kUnsupportedFile, cat(c.name(), " is a ", describe_kind(c), ", which cannot be checkpointed yet"))
+          .about(c.name()));
 }
 
 const FileKind kUnknown = {"anything else", pb::UND, [](const Candidate&) { return true; }, refuse, nullptr, nullptr};

@@ -36,7 +36,8 @@ Result<std::string> peek(const Candidate& c, int size) {
   if (::fcntl(to.get(), F_SETPIPE_SZ, size) < 0) return fail_sys("fcntl(F_SETPIPE_SZ)", c.name());
   // tee always starts at the first buffer: one call must take them all.
   const ssize_t n = ::tee(reader.get(), to.get(), static_cast<size_t>(queued), SPLICE_F_NONBLOCK);
-  if (n != queued) return fail(Error(Code::kSystem, cat(c.name(), ": tee gave ", n, " of ", queued, " bytes")).about(c.name()));
+  if (n != queued)
+    return fail(Error(Code::kSystem, cat(c.name(), ": tee gave ", n, " of ", queued, " bytes")).about(c.name()));
   out.resize(static_cast<size_t>(queued));
   TRY(read_full(in.get(), out.data(), out.size(), "pipe"));
   return out;
@@ -95,9 +96,10 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   // The first description of each end is the one that pipe(2) made. More of them were opened
   // through /proc, with flags of their own, as was any O_RDWR one.
   const bool first = access != O_RDWR && env.pipe_ends_used.insert({pipe.pipe_id(), access}).second;
-  Fd fd = first ? TRY(dup_at_least(source))
-                : TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
-  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(pipe.flags() & kSettableFlags)) < 0) return fail_sys("fcntl(F_SETFL)", key);
+  Fd fd =
+      first ? TRY(dup_at_least(source)) : TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
+  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(pipe.flags() & kSettableFlags)) < 0)
+    return fail_sys("fcntl(F_SETFL)", key);
   return fd;
 }
 

@@ -71,7 +71,8 @@ Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
     if (own && S_ISCHR(own->st_mode) && own->st_rdev == c.st.st_rdev) return path;
   }
   if (!mount_known) return outside(c);
-  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " cannot be found by its path any more (renamed, replaced or mounted over)"))
+  return fail(Error(Code::kUnsupportedFile,
+                    cat(c.name(), " cannot be found by its path any more (renamed, replaced or mounted over)"))
                   .about(c.name()));
 }
 

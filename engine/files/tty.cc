@@ -17,7 +17,9 @@
 namespace stasis::files {
 namespace {
 
-bool is_slave(const struct stat& st) { return S_ISCHR(st.st_mode) && major(st.st_rdev) >= 136 && major(st.st_rdev) <= 143; }
+bool is_slave(const struct stat& st) {
+  return S_ISCHR(st.st_mode) && major(st.st_rdev) >= 136 && major(st.st_rdev) <= 143;
+}
 bool is_current(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 0); }
 
 bool matches(const Candidate& c) { return !(c.info.flags & O_PATH) && (is_slave(c.st) || is_current(c.st)); }
@@ -32,7 +34,8 @@ int tty_nr(dev_t rdev) {
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
   if (!env.options.orphan_pts_master)
-    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container")).about(c.name()));
+    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container"))
+                    .about(c.name()));
   if (is_slave(c.st) && env.mounts && !env.mounts->find(c.info.mnt_id))
     return fail(Error(Code::kOutsideFile, cat(c.name(), " is a terminal of the host")).about(c.name()));
   return {};
@@ -54,7 +57,8 @@ Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& in
     if (!stat || !status || stat->tty_nr != tty_nr(rdev) || stat->session != pid) continue;
     info.set_sid(static_cast<uint32_t>(status->ns_sid.back()));
     for (pid_t other : env.pids)
-      if (const auto s = env.proc.status(other); s && other == stat->tpgid) info.set_pgrp(static_cast<uint32_t>(s->ns_pid.back()));
+      if (const auto s = env.proc.status(other); s && other == stat->tpgid)
+        info.set_pgrp(static_cast<uint32_t>(s->ns_pid.back()));
     return {};
   }
   return {};
@@ -76,7 +80,8 @@ Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entr
   *info.mutable_termios() = termios_of(term);
   *info.mutable_termios_locked() = termios_of({});
   auto& w = *info.mutable_winsize();
-  w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel), w.set_ws_ypixel(size.ws_ypixel);
+  w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel),
+      w.set_ws_ypixel(size.ws_ypixel);
   info.mutable_pty()->set_index(index_of(c.st.st_rdev));
   info.set_uid(c.st.st_uid), info.set_gid(c.st.st_gid);
   return find_session(env, c.st.st_rdev, info);
@@ -133,7 +138,8 @@ Result<Fd> open_master(const std::string& ptmx, uint32_t index) {
     if (got > index) break;
     others.push_back(std::move(master));
   }
-  return fail(Error(Code::kRestoreFailed, cat("terminal /dev/pts/", index, " is taken in the restored devpts")).about(cat("/dev/pts/", index)));
+  return fail(Error(Code::kRestoreFailed, cat("terminal /dev/pts/", index, " is taken in the restored devpts"))
+                  .about(cat("/dev/pts/", index)));
 }
 
 namespace {
@@ -141,16 +147,20 @@ namespace {
 Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (!entry.has_tty()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no terminal"));
   const auto info = env.ttys.find(entry.tty().tty_info_id());
-  if (info == env.ttys.end()) return fail(Code::kImageCorrupt, cat("tty-info.img: no terminal ", entry.tty().tty_info_id()));
+  if (info == env.ttys.end())
+    return fail(Code::kImageCorrupt, cat("tty-info.img: no terminal ", entry.tty().tty_info_id()));
   const int flags = (static_cast<int>(entry.tty().flags()) & (O_ACCMODE | static_cast<int>(kSettableFlags))) | O_NOCTTY;
   if (info->second.type() == pb::CTTY) return open_at(AT_FDCWD, "/dev/tty", flags);
   if (info->second.type() != pb::PTY || !info->second.has_pty())
-    return fail(Code::kUnsupportedFile, cat("terminal ", entry.tty().tty_info_id(), " is of a kind that cannot be restored yet"));
+    return fail(Code::kUnsupportedFile,
+                cat("terminal ", entry.tty().tty_info_id(), " is of a kind that cannot be restored yet"));
   const uint32_t index = info->second.pty().index();
   const std::string path = cat("/dev/pts/", index);
   if (env.terminals.insert(index).second) {
     if (!env.orphan_master)
-      return fail(Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)")).about(path));
+      return fail(
+          Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)"))
+              .about(path));
     auto& master = env.masters[index];
     if (!master.valid()) master = TRY(open_master("/dev/pts/ptmx", index));
     Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));

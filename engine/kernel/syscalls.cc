@@ -68,7 +68,8 @@ Result<std::string> get_affinity(pid_t tid) {
 }
 
 Result<void> set_affinity(pid_t tid, std::string_view mask) {
-  if (::syscall(__NR_sched_setaffinity, tid, mask.size(), mask.data()) < 0) return fail_sys("sched_setaffinity", cat("pid ", tid));
+  if (::syscall(__NR_sched_setaffinity, tid, mask.size(), mask.data()) < 0)
+    return fail_sys("sched_setaffinity", cat("pid ", tid));
   return {};
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/memory/pages.h"
 
-#include <sys/mman.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,7 +96,8 @@ Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::v
     const auto& e = vma.entry;
     stats.scanned += (e.end() - e.start()) / kPageSize;
     // The vDSO's pages are the kernel's own, which no scan shows; they are needed where the vDSO differs.
-    const auto runs = (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
+    const auto runs =
+        (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
     for (const auto& run : runs) {
       TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
       stats.written += (run.end - run.start) / kPageSize;

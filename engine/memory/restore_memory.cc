@@ -22,7 +22,7 @@ namespace {
 using remote::Batch;
 
 constexpr size_t kBatchCalls = 512;
-constexpr size_t kVectors = 256;         // per preadv
+constexpr size_t kVectors = 256;            // per preadv
 constexpr uint64_t kReadBytes = 64u << 20;  // per preadv, far below what read(2) caps
 
 bool is_group(const procfs::Map& map) { return map.name == "[vdso]" || map.name.starts_with("[vvar"); }
@@ -60,8 +60,8 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
     } else {
       flags |= MAP_ANONYMOUS;
     }
-    batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)), flags | MAP_FIXED_NOREPLACE, fd,
-              is_file_backed(e) ? e.pgoff() : 0);
+    batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)),
+              flags | MAP_FIXED_NOREPLACE, fd, is_file_backed(e) ? e.pgoff() : 0);
     batch.must(cat("mmap ", hex(e.start())));
     if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
   }
@@ -87,7 +87,8 @@ Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& 
     batch.must("preadv of pages");
     TRY(runner.run_checked(batch));
     if (static_cast<uint64_t>(batch.result(call)) != bytes)
-      return fail(Error(Code::kImageCorrupt, cat("pages-", task.pagemap.pages_id, ".img: read ", batch.result(call), " of ", bytes, " bytes"))
+      return fail(Error(Code::kImageCorrupt, cat("pages-", task.pagemap.pages_id, ".img: read ", batch.result(call),
+                                                 " of ", bytes, " bytes"))
                       .about(cat("pages-", task.pagemap.pages_id, ".img")));
     offset += bytes;
     vectors.clear();
@@ -99,7 +100,8 @@ Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& 
     uint64_t at = run.vaddr, left = run.nr_pages * kernel::kPageSize, from = run.file_offset;
     pages += run.nr_pages;
     while (left > 0) {
-      if (!vectors.empty() && (offset + bytes != from || vectors.size() == kVectors || bytes >= kReadBytes)) TRY(read());
+      if (!vectors.empty() && (offset + bytes != from || vectors.size() == kVectors || bytes >= kReadBytes))
+        TRY(read());
       if (vectors.empty()) offset = from;
       const uint64_t size = std::min(left, kReadBytes);
       vectors.push_back({reinterpret_cast<void*>(at), size});
@@ -140,9 +142,18 @@ Result<void> describe_mm(remote::Runner& runner, const tasks::TaskImage& task, c
   Batch batch;
   std::vector<uint64_t> auxv(mm.mm_saved_auxv().begin(), mm.mm_saved_auxv().end());
   const auto vector = batch.data(auxv.data(), auxv.size() * 8);
-  kernel::PrctlMmMap map{mm.mm_start_code(), mm.mm_end_code(), mm.mm_start_data(), mm.mm_end_data(),
-                         mm.mm_start_brk(),  mm.mm_brk(),      mm.mm_start_stack(), mm.mm_arg_start(),
-                         mm.mm_arg_end(),    mm.mm_env_start(), mm.mm_env_end(),   0,
+  kernel::PrctlMmMap map{mm.mm_start_code(),
+                         mm.mm_end_code(),
+                         mm.mm_start_data(),
+                         mm.mm_end_data(),
+                         mm.mm_start_brk(),
+                         mm.mm_brk(),
+                         mm.mm_start_stack(),
+                         mm.mm_arg_start(),
+                         mm.mm_arg_end(),
+                         mm.mm_env_start(),
+                         mm.mm_env_end(),
+                         0,
                          static_cast<uint32_t>(auxv.size() * 8),
                          static_cast<uint32_t>(pool.file.at(mm.exe_file_id()))};
   const auto at = batch.put(map);
@@ -199,7 +210,8 @@ Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uin
     const auto offset = static_cast<off_t>(run.file_offset + (text - run.vaddr));
     if (::pread(pages_fd, bytes.data(), bytes.size(), offset) != static_cast<ssize_t>(bytes.size()))
       return fail_sys(Code::kImageCorrupt, "read the vDSO of the images");
-    if (std::memcmp(bytes.data(), reinterpret_cast<void*>(own_start), bytes.size()) != 0) return differs("has other contents");
+    if (std::memcmp(bytes.data(), reinterpret_cast<void*>(own_start), bytes.size()) != 0)
+      return differs("has other contents");
   }
   return {};
 }

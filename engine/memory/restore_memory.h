@@ -13,9 +13,9 @@
 namespace stasis::memory {
 
 struct VdsoLayout {
-  uint64_t size = 0;                                  // of [vvar*] and [vdso] together
-  std::vector<std::pair<uint64_t, uint64_t>> parts;   // offset, size of each mapping
-  uint64_t text_offset = 0, text_size = 0;            // of [vdso]
+  uint64_t size = 0;                                 // of [vvar*] and [vdso] together
+  std::vector<std::pair<uint64_t, uint64_t>> parts;  // offset, size of each mapping
+  uint64_t text_offset = 0, text_size = 0;           // of [vdso]
 };
 // Of this process, which is what a stub gets from ARCH_MAP_VDSO_64.
 Result<VdsoLayout> own_vdso(const procfs::Procfs& proc);

@@ -32,8 +32,8 @@ struct Advice {
   const char* flag;
   int madv;
 };
-constexpr Advice kAdvice[] = {{"dc", MADV_DONTFORK},  {"dd", MADV_DONTDUMP},   {"mg", MADV_MERGEABLE},
-                              {"hg", MADV_HUGEPAGE},  {"nh", MADV_NOHUGEPAGE}, {"wf", MADV_WIPEONFORK}};
+constexpr Advice kAdvice[] = {{"dc", MADV_DONTFORK}, {"dd", MADV_DONTDUMP},   {"mg", MADV_MERGEABLE},
+                              {"hg", MADV_HUGEPAGE}, {"nh", MADV_NOHUGEPAGE}, {"wf", MADV_WIPEONFORK}};
 
 std::string describe(const procfs::Map& map) {
   return cat(hex(map.start), "-", hex(map.end), map.name.empty() ? "" : " ", map.name);
@@ -123,8 +123,8 @@ Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {
     if (e.end() > kTaskSize) return bad("lies outside user space");
     last = e.end();
     if (e.status() & (kVmaAnonShared | kVmaSysvipc | kVmaSocket | kVmaAioring))
-      return fail(Error(Code::kUnsupportedMemory, cat(image_name, ": shared anonymous memory at ", hex(e.start()),
-                                                      " cannot be restored yet"))
+      return fail(Error(Code::kUnsupportedMemory,
+                        cat(image_name, ": shared anonymous memory at ", hex(e.start()), " cannot be restored yet"))
                       .about(image_name));
     if (!(e.status() & (kVmaFilePrivate | kVmaFileShared | kVmaAnonPrivate | kVmaVdso | kVmaVvar)))
       return bad("is of an unknown kind");

@@ -23,8 +23,8 @@ constexpr uint32_t kVmaRegular = 1 << 0, kVmaStack = 1 << 1, kVmaVsyscall = 1 <<
 struct Vma {
   pb::vma_entry entry;
   bool file_backed = false;
-  bool readable = true;      // false: contents only through /proc/PID/mem
-  bool has_contents = false; // private, or vDSO: pages are looked for
+  bool readable = true;       // false: contents only through /proc/PID/mem
+  bool has_contents = false;  // private, or vDSO: pages are looked for
   procfs::Map map;
 };
 

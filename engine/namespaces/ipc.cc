@@ -52,14 +52,17 @@ Result<void> set_text(const std::string& file, const std::string& value, bool op
 }  // namespace
 
 void find_ipc_obstacles(std::vector<Error>& obstacles) {
-  for (auto [file, what] : {std::pair{"shm", "System V shared memory"}, {"sem", "a System V semaphore set"}, {"msg", "a System V message queue"}}) {
+  for (auto [file, what] : {std::pair{"shm", "System V shared memory"},
+                            {"sem", "a System V semaphore set"},
+                            {"msg", "a System V message queue"}}) {
     const auto text = read_file_at(AT_FDCWD, cat("/proc/sysvipc/", file));
     if (!text) continue;  // a kernel without System V IPC
     const auto rows = lines(*text);
     for (size_t i = 1; i < rows.size(); ++i) {
       const auto f = fields(rows[i]);
       const std::string id(f.size() > 1 ? f[1] : "?");
-      obstacles.push_back(Error(Code::kUnsupported, cat("the container has ", what, ", id ", id)).about(cat(file, " ", id)));
+      obstacles.push_back(
+          Error(Code::kUnsupported, cat("the container has ", what, ", id ", id)).about(cat(file, " ", id)));
     }
   }
 }
@@ -79,8 +82,7 @@ Result<void> dump_ipc(uint32_t id, image::Writer& images) {
       return fail(std::move(value).error());
   }
   const std::string sem = TRY(read_file_at(AT_FDCWD, "/proc/sys/kernel/sem"));
-  for (auto field : fields(trim(sem)))
-    var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
+  for (auto field : fields(trim(sem))) var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
   var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
   var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));
   return images.put(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img"), var);

@@ -21,10 +21,14 @@ struct IdField {
   uint32_t (Ids::*get)() const;
 };
 const IdField kIds[] = {
-    {CLONE_NEWPID, 1, &Ids::set_pid_ns_id, &Ids::pid_ns_id},       {CLONE_NEWNET, 2, &Ids::set_net_ns_id, &Ids::net_ns_id},
-    {CLONE_NEWIPC, 3, &Ids::set_ipc_ns_id, &Ids::ipc_ns_id},       {CLONE_NEWUTS, 4, &Ids::set_uts_ns_id, &Ids::uts_ns_id},
-    {CLONE_NEWNS, 5, &Ids::set_mnt_ns_id, &Ids::mnt_ns_id},        {CLONE_NEWUSER, 6, &Ids::set_user_ns_id, &Ids::user_ns_id},
-    {CLONE_NEWCGROUP, 7, &Ids::set_cgroup_ns_id, &Ids::cgroup_ns_id}, {CLONE_NEWTIME, 8, &Ids::set_time_ns_id, &Ids::time_ns_id},
+    {CLONE_NEWPID, 1, &Ids::set_pid_ns_id, &Ids::pid_ns_id},
+    {CLONE_NEWNET, 2, &Ids::set_net_ns_id, &Ids::net_ns_id},
+    {CLONE_NEWIPC, 3, &Ids::set_ipc_ns_id, &Ids::ipc_ns_id},
+    {CLONE_NEWUTS, 4, &Ids::set_uts_ns_id, &Ids::uts_ns_id},
+    {CLONE_NEWNS, 5, &Ids::set_mnt_ns_id, &Ids::mnt_ns_id},
+    {CLONE_NEWUSER, 6, &Ids::set_user_ns_id, &Ids::user_ns_id},
+    {CLONE_NEWCGROUP, 7, &Ids::set_cgroup_ns_id, &Ids::cgroup_ns_id},
+    {CLONE_NEWTIME, 8, &Ids::set_time_ns_id, &Ids::time_ns_id},
 };
 
 std::string external_name(const Options& options, const char* kind, uint64_t inode) {
@@ -37,8 +41,8 @@ std::string external_name(const Options& options, const char* kind, uint64_t ino
 }  // namespace
 
 const std::vector<Kind>& all_kinds() {
-  static const std::vector<Kind> table = {{"pid", CLONE_NEWPID},   {"mnt", CLONE_NEWNS},       {"uts", CLONE_NEWUTS},
-                                          {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},      {"cgroup", CLONE_NEWCGROUP},
+  static const std::vector<Kind> table = {{"pid", CLONE_NEWPID},   {"mnt", CLONE_NEWNS},   {"uts", CLONE_NEWUTS},
+                                          {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},  {"cgroup", CLONE_NEWCGROUP},
                                           {"user", CLONE_NEWUSER}, {"time", CLONE_NEWTIME}};
   return table;
 }
@@ -55,18 +59,21 @@ Result<Owned> look(const procfs::Procfs& proc, pid_t root, const std::vector<pid
     for (pid_t pid : others) {
       const auto ns = proc.ns(pid, kind.name);
       if (ns && !(*ns == of_root))
-        obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("pid ", pid, " is in a nested ", kind.name, " namespace"))
-                                .about(cat("pid ", pid)));
+        obstacles.push_back(
+            Error(Code::kUnsupportedNamespace, cat("pid ", pid, " is in a nested ", kind.name, " namespace"))
+                .about(cat("pid ", pid)));
     }
   }
   for (auto [flag, name] : {std::pair<unsigned long, const char*>{CLONE_NEWUSER, "user"}, {CLONE_NEWTIME, "time"}})
     if (owned.flags & flag)
-      obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("pid ", root, " is in a ", name, " namespace of its own"))
-                              .about(cat("pid ", root)));
+      obstacles.push_back(
+          Error(Code::kUnsupportedNamespace, cat("pid ", root, " is in a ", name, " namespace of its own"))
+              .about(cat("pid ", root)));
   const auto children_ns = proc.ns(root, "pid_for_children"), pid_ns = proc.ns(root, "pid");
   if (children_ns && pid_ns && !(*children_ns == *pid_ns))
-    obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("pid ", root, " makes its children in another pid namespace"))
-                            .about(cat("pid ", root)));
+    obstacles.push_back(
+        Error(Code::kUnsupportedNamespace, cat("pid ", root, " makes its children in another pid namespace"))
+            .about(cat("pid ", root)));
   owned.external_net = external_name(options, "net", owned.net.inode);
   return owned;
 }

@@ -21,15 +21,15 @@
 namespace stasis::namespaces {
 
 struct Kind {
-  const char* name;  // in /proc/PID/ns
+  const char* name;    // in /proc/PID/ns
   unsigned long flag;  // CLONE_NEW*
 };
 // Every kind; user and time are refused by look().
 const std::vector<Kind>& all_kinds();
 
 struct Owned {
-  unsigned long flags = 0;           // CLONE_NEW* of what differs from the engine's
-  std::string external_net;          // --external net[INODE]:NAME of the root's net namespace
+  unsigned long flags = 0;   // CLONE_NEW* of what differs from the engine's
+  std::string external_net;  // --external net[INODE]:NAME of the root's net namespace
   procfs::NsId net;
 };
 

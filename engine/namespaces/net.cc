@@ -33,7 +33,8 @@ void find_net_obstacles(const procfs::Procfs& proc, pid_t root, std::vector<Erro
   for (size_t i = 2; i < rows.size(); ++i) {  // two lines of headings
     const std::string name(trim(rows[i].substr(0, rows[i].find(':'))));
     // Fallback devices of tunnel modules appear in every namespace, down and without addresses.
-    static constexpr std::string_view kFallback[] = {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"};
+    static constexpr std::string_view kFallback[] = {"tunl0",    "gre0", "gretap0", "erspan0", "ip_vti0",
+                                                     "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"};
     if (name == "lo" || std::find(std::begin(kFallback), std::end(kFallback), name) != std::end(kFallback)) continue;
     obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("the container's network namespace has a device ", name,
                                                                ", which cannot be checkpointed yet"))

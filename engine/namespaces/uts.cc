@@ -19,7 +19,8 @@ Result<void> dump_uts(uint32_t id, image::Writer& images) {
 
 Result<void> restore_uts(uint32_t id, const image::Reader& images) {
   const auto entry = TRY(images.read<pb::utsns_entry>(image::Kind::kUtsns, cat("utsns-", id, ".img")));
-  if (::sethostname(entry.nodename().data(), entry.nodename().size()) < 0) return fail_sys("sethostname", entry.nodename());
+  if (::sethostname(entry.nodename().data(), entry.nodename().size()) < 0)
+    return fail_sys("sethostname", entry.nodename());
   if (::setdomainname(entry.domainname().data(), entry.domainname().size()) < 0)
     return fail_sys("setdomainname", entry.domainname());
   return {};

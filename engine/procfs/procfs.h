@@ -72,7 +72,7 @@ struct FdInfo {
   uint64_t pos = 0;
   uint32_t flags = 0;  // O_*, O_CLOEXEC included
   int mnt_id = -1;
-  uint64_t inode = 0;       // since 5.14, else 0
+  uint64_t inode = 0;             // since 5.14, else 0
   std::vector<std::string> rest;  // lines after the head, "lock:\t..." among them
 };
 Result<FdInfo> parse_fdinfo(std::string_view text);

@@ -20,8 +20,8 @@ class Batch {
     uint64_t value = 0;
     Arg() = default;
     template <class T>
-      requires std::is_integral_v<T> || std::is_enum_v<T>
-    Arg(T number) : value(static_cast<uint64_t>(static_cast<int64_t>(number))) {}  // NOLINT: implicit on purpose
+    requires std::is_integral_v<T> || std::is_enum_v<T> Arg(T number)
+        : value(static_cast<uint64_t>(static_cast<int64_t>(number))) {}  // NOLINT: implicit on purpose
     Arg(Kind k, uint64_t v) : kind(k), value(v) {}
   };
 

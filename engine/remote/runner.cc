@@ -60,8 +60,9 @@ Result<int64_t> classic_syscall(pid_t tid, uint64_t instruction, long nr, std::s
     TRY(kernel::cont_to_syscall(tid));
     const auto stop = TRY(next_stop(tid, true));
     if (stop.kind != kernel::Stop::Kind::kSyscall)
-      return fail(Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " in a remote system call"))
-                      .about(pid_name(tid)));
+      return fail(
+          Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " in a remote system call"))
+              .about(pid_name(tid)));
   }
   return static_cast<int64_t>(TRY(kernel::get_regs(tid)).rax);
 }
@@ -83,7 +84,8 @@ Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
         if (std::memcmp(&text[i], kernel::kSyscallInsn, 2) == 0) return map.start + i;
     }
   }
-  return fail(Error(Code::kUnsupportedMemory, cat("pid ", tid, " has no syscall instruction in its memory")).about(pid_name(tid)));
+  return fail(Error(Code::kUnsupportedMemory, cat("pid ", tid, " has no syscall instruction in its memory"))
+                  .about(pid_name(tid)));
 }
 
 Result<Runner> Runner::infect(pid_t pid) {
@@ -113,7 +115,8 @@ Result<Runner> Runner::infect(pid_t pid) {
   auto proc = TRY(procfs::Procfs::open());
   Fd mem = TRY(proc.open_file(pid, "mem", O_RDWR));
   const auto text = kernel::runner_code();
-  if (::pwrite(mem.get(), text.data(), text.size(), static_cast<off_t>(runner.code_)) != static_cast<ssize_t>(text.size()))
+  if (::pwrite(mem.get(), text.data(), text.size(), static_cast<off_t>(runner.code_)) !=
+      static_cast<ssize_t>(text.size()))
     return fail_sys("write the runner to /proc/PID/mem of", pid_name(pid));
   return runner;
 }

@@ -239,7 +239,8 @@ Result<void> dump_mm(const procfs::Procfs& proc, const Process& p, pb::mm_entry&
 Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTable& seccomp) {
   DumpedCore out;
   for (const auto& thread : p.threads)
-    TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp), "pid ", p.pid);
+    TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp), "pid ",
+            p.pid);
   auto& tc = *out.threads.front().mutable_tc();
   tc.set_task_state(p.stop_signal ? kTaskStopped : kTaskAlive);
   if (p.stop_signal) tc.set_stop_signo(static_cast<uint32_t>(p.stop_signal));

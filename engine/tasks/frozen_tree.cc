@@ -125,7 +125,8 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   // the engine is killed. A frozen task does not reach a ptrace stop, so a paused container is
   // seized frozen and then thawed: every task stops before its first instruction.
   if (tree.freezer_ && tree.freezer_->was_frozen()) {
-    while (TRY(tree.seize_new(proc, seen, options.pid))) {}
+    while (TRY(tree.seize_new(proc, seen, options.pid))) {
+    }
     TRY(tree.freezer_->thaw());
     TRY(tree.collect_stops(timeout_ms));
   }

@@ -29,8 +29,8 @@ struct Thread {
 };
 
 struct Process {
-  pid_t pid = 0;   // host pid
-  pid_t npid = 0;  // pid in the container's pid namespace: what images hold
+  pid_t pid = 0;     // host pid
+  pid_t npid = 0;    // pid in the container's pid namespace: what images hold
   pid_t parent = 0;  // host pid; 0 for roots
   pid_t npgid = 0, nsid = 0;
   bool zombie = false;
@@ -65,9 +65,7 @@ class FrozenTree {
   const std::vector<Process>& processes() const { return processes_; }
   Process& root() { return processes_.front(); }
   // The freezer cgroup was frozen before we came; nothing if there is no freezer.
-  std::optional<bool> was_frozen() const {
-    return was_frozen_;
-  }
+  std::optional<bool> was_frozen() const { return was_frozen_; }
   // The pid in the container of a host pid, 0 if it is not in the tree.
   pid_t to_container(pid_t host_pid) const;
 

@@ -134,7 +134,8 @@ void add_thread_state(Batch& batch, const pb::core_entry& core, const pb::task_e
     batch.must("sigaltstack");
   }
   if (t.has_rseq_entry() && t.rseq_entry().rseq_abi_pointer()) {
-    batch.add(__NR_rseq, t.rseq_entry().rseq_abi_pointer(), t.rseq_entry().rseq_abi_size(), 0, t.rseq_entry().signature());
+    batch.add(__NR_rseq, t.rseq_entry().rseq_abi_pointer(), t.rseq_entry().rseq_abi_size(), 0,
+              t.rseq_entry().signature());
     batch.must("rseq");
   }
   const std::string comm = t.has_comm() ? t.comm() : leader ? core.tc().comm() : std::string();
@@ -217,7 +218,8 @@ Result<void> restore_signals(Driven& d) {
     ++sig;
     while (sig == SIGKILL || sig == SIGSTOP) ++sig;
     if (sig > 64) break;
-    batch.add(__NR_rt_sigaction, sig, batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
+    batch.add(__NR_rt_sigaction, sig,
+              batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
     batch.must(cat("rt_sigaction(", sig, ")"));
   }
   const auto pid = static_cast<pid_t>(d.image->node.pid());
@@ -240,7 +242,8 @@ Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
     const int32_t wanted = d.image->tc().oom_score_adj();
     if (!now || parse_int<int32_t>(trim(*now)).value_or(wanted + 1) != wanted)
       if (auto r = write_file_at(proc.fd(), path, cat(wanted)); !r)
-        log::warning("pid ", d.tids[0], ": oom_score_adj cannot be set to ", wanted, ": ", r.error().message(), ", ignoring");
+        log::warning("pid ", d.tids[0], ": oom_score_adj cannot be set to ", wanted, ": ", r.error().message(),
+                     ", ignoring");
   }
   return {};
 }
@@ -256,7 +259,9 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
       batch.add(__NR_personality, tc.personality());
       batch.must("personality");
       if (tc.has_timers())
-        for (auto [which, value] : {std::pair{ITIMER_REAL, &tc.timers().real()}, {ITIMER_VIRTUAL, &tc.timers().virt()}, {ITIMER_PROF, &tc.timers().prof()}}) {
+        for (auto [which, value] : {std::pair{ITIMER_REAL, &tc.timers().real()},
+                                    {ITIMER_VIRTUAL, &tc.timers().virt()},
+                                    {ITIMER_PROF, &tc.timers().prof()}}) {
           batch.add(__NR_setitimer, which, batch.put(timer_value(*value)), 0);
           batch.must("setitimer");
         }

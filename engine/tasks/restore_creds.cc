@@ -25,7 +25,8 @@ int last_capability() {
 }  // namespace
 
 Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb::task_extra* extra) {
-  if (c.cap_prm_size() > 2 || c.cap_eff_size() > 2 || c.cap_inh_size() > 2 || c.cap_bnd_size() > 2 || c.groups_size() > 65536)
+  if (c.cap_prm_size() > 2 || c.cap_eff_size() > 2 || c.cap_inh_size() > 2 || c.cap_bnd_size() > 2 ||
+      c.groups_size() > 65536)
     return fail(Code::kImageCorrupt, "credentials of a wrong size");
   auto must = [&](const char* what) { batch.must(what); };
   // No set changes by itself when ids change, and capabilities survive the change.

@@ -72,7 +72,8 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
   task.ids = core.has_ids() ? core.ids() : TRY(images.read<pb::task_kobj_ids_entry>(Kind::kIds, img("ids", pid)));
   task.mm = TRY(images.read<pb::mm_entry>(Kind::kMm, img("mm", pid)));
   TRY(memory::check_vmas(task.mm, img("mm", pid)));
-  if (task.mm.mm_saved_auxv_size() > 64 || task.mm.mm_saved_auxv_size() % 2) return corrupt(img("mm", pid), "auxiliary vector");
+  if (task.mm.mm_saved_auxv_size() > 64 || task.mm.mm_saved_auxv_size() % 2)
+    return corrupt(img("mm", pid), "auxiliary vector");
   task.fs = TRY(images.read<pb::fs_entry>(Kind::kFs, img("fs", pid)));
   task.fds = TRY(images.read_all<pb::fdinfo_entry>(Kind::kFdinfo, img("fdinfo", task.ids.files_id())));
   task.pagemap = TRY(image::read_pagemap(images, img("pagemap", pid)));
@@ -86,14 +87,16 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
     if (at == s.files.end()) return corrupt(where, cat("file ", id, " is not in files.img"));
     if (path && !at->second.has_reg()) return corrupt(where, cat("file ", id, " has no path"));
     if (!files::kind_of(at->second.type()))
-      return fail(Error(Code::kUnsupportedFile, cat(where, ": file ", id, " is of type ", pb::fd_types_Name(at->second.type()),
-                                                    ", which cannot be restored yet"))
-                      .about(cat("file ", id)));
+      return fail(
+          Error(Code::kUnsupportedFile, cat(where, ": file ", id, " is of type ", pb::fd_types_Name(at->second.type()),
+                                            ", which cannot be restored yet"))
+              .about(cat("file ", id)));
     return {};
   };
   std::set<uint32_t> seen;
   for (const auto& e : task.fds) {
-    if (e.fd() > (1u << 20) || !seen.insert(e.fd()).second) return corrupt(img("fdinfo", task.ids.files_id()), cat("descriptor ", e.fd()));
+    if (e.fd() > (1u << 20) || !seen.insert(e.fd()).second)
+      return corrupt(img("fdinfo", task.ids.files_id()), cat("descriptor ", e.fd()));
     TRY(need(e.id(), img("fdinfo", task.ids.files_id()), false));
   }
   const std::string fs = img("fs", task.node.pid()), mm = img("mm", task.node.pid());
@@ -109,8 +112,10 @@ Result<void> check_threads(const Snapshot& s) {
   std::set<uint32_t> ids;
   for (const auto& task : s.tasks) {
     for (uint32_t tid : task.node.threads())
-      if (tid != task.node.pid() && !ids.insert(tid).second) return corrupt("pstree.img", cat("thread ", tid, " occurs twice"));
-    if (!ids.insert(task.node.pid()).second) return corrupt("pstree.img", cat("pid ", task.node.pid(), " occurs twice"));
+      if (tid != task.node.pid() && !ids.insert(tid).second)
+        return corrupt("pstree.img", cat("thread ", tid, " occurs twice"));
+    if (!ids.insert(task.node.pid()).second)
+      return corrupt("pstree.img", cat("pid ", task.node.pid(), " occurs twice"));
     for (const auto& core : task.threads)
       if (core.thread_core().seccomp_mode() == pb::filter &&
           core.thread_core().seccomp_filter() >= static_cast<uint32_t>(s.seccomp.seccomp_filters_size()))
@@ -121,7 +126,8 @@ Result<void> check_threads(const Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"remap-fpath.img", "filelocks.img", "sk-queues.img", "memfd.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name :
+       {"remap-fpath.img", "filelocks.img", "sk-queues.img", "memfd.img", "fifo-data.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -137,7 +143,8 @@ Result<Snapshot> load(const image::Reader& images) {
   Snapshot s;
   s.images = &images;
   TRY(refuse_unknown(images));
-  for (auto& node : TRY(images.read_all<pb::pstree_entry>(Kind::kPstree, "pstree.img"))) s.tasks.emplace_back().node = node;
+  for (auto& node : TRY(images.read_all<pb::pstree_entry>(Kind::kPstree, "pstree.img")))
+    s.tasks.emplace_back().node = node;
   if (s.tasks.empty()) return corrupt("pstree.img", "no tasks");
   for (auto& task : s.tasks) TRY(load_task(images, task));
   if (s.tasks.front().zombie) return corrupt("pstree.img", "the root task is a zombie");
@@ -164,11 +171,13 @@ Result<Snapshot> load(const image::Reader& images) {
   if (images.exists("cgroup.img")) s.cgroup = TRY(images.read<pb::cgroup_entry>(Kind::kCgroup, "cgroup.img"));
   s.namespaces = namespaces::owned_flags(s.tasks.front().ids, images.inventory().root_ids());
   if (s.namespaces & (CLONE_NEWUSER | 0x80 /* CLONE_NEWTIME */))
-    return fail(Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
+    return fail(
+        Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;
     if (namespaces::owned_flags(task.ids, s.tasks.front().ids) & ~0ul)
-      return fail(Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
+      return fail(
+          Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
   }
   TRY(check_threads(s));

@@ -24,9 +24,9 @@ constexpr uint32_t kTaskAlive = 1, kTaskDead = 2, kTaskStopped = 3, kTaskZombie 
 struct TaskImage {
   pb::pstree_entry node;
   bool zombie = false;
-  std::vector<uint32_t> tids;                         // of the threads: leader first
-  std::vector<pb::core_entry> threads;                // in that order
-  std::vector<const pb::task_extra*> extras;          // one per thread; null if not ours
+  std::vector<uint32_t> tids;                 // of the threads: leader first
+  std::vector<pb::core_entry> threads;        // in that order
+  std::vector<const pb::task_extra*> extras;  // one per thread; null if not ours
   pb::task_kobj_ids_entry ids;
   pb::mm_entry mm;
   pb::fs_entry fs;

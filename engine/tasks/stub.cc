@@ -32,7 +32,8 @@ size_t slots_size(size_t nodes) {
 // One stub. Nothing here returns into the engine's frames.
 class Stub {
  public:
-  Stub(StubEnv& env, int go_fd, int report_fd, int proc_fd) : env_(env), go_(go_fd), report_(report_fd), proc_(proc_fd) {}
+  Stub(StubEnv& env, int go_fd, int report_fd, int proc_fd)
+      : env_(env), go_(go_fd), report_(report_fd), proc_(proc_fd) {}
 
   [[noreturn]] void run_root() {
     node_ = 0;
@@ -61,7 +62,8 @@ class Stub {
     const auto join = static_cast<int>(env_.snapshot.namespaces & ~static_cast<unsigned long>(CLONE_NEWPID));
     for (int fd = env_.pool.base; fd < env_.pool.end; ++fd) {
       auto copy = kernel::pidfd_getfd(root_pidfd, fd);
-      if (!copy || ::dup3(copy->get(), fd, O_CLOEXEC) < 0) must(fail_sys("take descriptor from the root task", cat(fd)));
+      if (!copy || ::dup3(copy->get(), fd, O_CLOEXEC) < 0)
+        must(fail_sys("take descriptor from the root task", cat(fd)));
     }
     if (join) must(kernel::setns(root_pidfd, join, "namespaces of the root task"));
     run_node();
@@ -147,7 +149,8 @@ class Stub {
 
   Result<void> fill_pool() {
     for (const auto& [id, number] : env_.pool.pages)
-      if (::dup3(env_.pool.pages_source.at(id).get(), number, O_CLOEXEC) < 0) return fail_sys("dup3", cat("pages-", id, ".img"));
+      if (::dup3(env_.pool.pages_source.at(id).get(), number, O_CLOEXEC) < 0)
+        return fail_sys("dup3", cat("pages-", id, ".img"));
     // /dev/tty can be opened only by a session that has a terminal: that of the root task.
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
     for (const bool current_terminal : {false, true}) {
@@ -206,7 +209,8 @@ class Stub {
     const auto from = cgroup_set(task());
     node_ = child;
     const auto set = cgroup_set(task());
-    if (env_.ground && set && from != set) must(from ? env_.ground->enter_from(*from, *set, 0) : env_.ground->enter(*set, 0));
+    if (env_.ground && set && from != set)
+      must(from ? env_.ground->enter_from(*from, *set, 0) : env_.ground->enter(*set, 0));
     run_node();
   }
 
@@ -278,9 +282,7 @@ SharedArena::SharedArena(SharedArena&& other) noexcept : base_(std::exchange(oth
 SharedArena::~SharedArena() {
   if (base_) ::munmap(reinterpret_cast<void*>(base_), size_);
 }
-SharedArena::Slot& SharedArena::slot(size_t node) const {
-  return reinterpret_cast<Slot*>(base_ + kCodeSize)[node];
-}
+SharedArena::Slot& SharedArena::slot(size_t node) const { return reinterpret_cast<Slot*>(base_ + kCodeSize)[node]; }
 uint64_t SharedArena::arena(size_t node) const { return base_ + size_ - (node + 1) * kArenaSize; }
 
 Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {

@@ -33,7 +33,7 @@ class SharedArena {
 
   struct Slot {
     int host_pid;
-    int failed;       // != 0: code, errno and text are set
+    int failed;  // != 0: code, errno and text are set
     int code, error_number;
     char text[480];
     char object[160];
@@ -55,10 +55,10 @@ class SharedArena {
 // above every descriptor of the images and of the engine; all are closed at the very end.
 struct Pool {
   int base = 0;
-  std::map<uint32_t, int> file;   // file id -> number
-  std::map<uint32_t, int> pages;  // pages id -> number
+  std::map<uint32_t, int> file;         // file id -> number
+  std::map<uint32_t, int> pages;        // pages id -> number
   std::map<uint32_t, Fd> pages_source;  // pages id -> the engine's descriptor
-  int end = 0;                    // first number behind them
+  int end = 0;                          // first number behind them
 };
 
 struct StubEnv {

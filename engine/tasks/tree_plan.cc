@@ -43,7 +43,8 @@ class Planner {
     auto& node = nodes_[static_cast<size_t>(i)];
     if (in.ppid == 0) {
       if (!node.leads_session && !outer_session_ && (i == 0 || in.sid == 0 || !by_pid_.contains(in.sid)))
-        return fail(Error(Code::kUnsupported, cat("pid ", in.pid, " is in session ", in.sid, " of a process outside; --shell-job allows it"))
+        return fail(Error(Code::kUnsupported, cat("pid ", in.pid, " is in session ", in.sid,
+                                                  " of a process outside; --shell-job allows it"))
                         .about(cat("pid ", in.pid)));
       if (i != 0 && !node.leads_session) return bad(in, "entered the namespace without a session of its own");
       return {};
@@ -75,7 +76,8 @@ class Planner {
     const auto leader = by_pid_.find(in.sid);
     if (leader != by_pid_.end()) {
       // Its orphans must reach `parent` going up from the leader.
-      if (!is_ancestor(parent, leader->second)) return bad(in, "is in a session that its parent could not have adopted it from");
+      if (!is_ancestor(parent, leader->second))
+        return bad(in, "is in a session that its parent could not have adopted it from");
       helper.pid = next_helper_pid_++;
       helper.pgid = helper.pid;
       helper.creator = leader->second;

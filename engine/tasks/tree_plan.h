@@ -14,17 +14,17 @@ namespace stasis::tasks {
 
 struct TreeNode {
   uint32_t pid = 0, pgid = 0, sid = 0;
-  int task = -1;          // index of the input; -1: a helper
-  int creator = -1;       // index of a node; -1: the engine
-  bool early = false;     // born before its creator's setsid()
+  int task = -1;               // index of the input; -1: a helper
+  int creator = -1;            // index of a node; -1: the engine
+  bool early = false;          // born before its creator's setsid()
   bool leads_session = false;  // calls setsid()
-  bool adopts = false;    // must be a child subreaper while helpers die
+  bool adopts = false;         // must be a child subreaper while helpers die
   std::vector<int> children;   // nodes it creates, in order
 };
 
 struct TreePlan {
-  std::vector<TreeNode> nodes;  // creators before those they create; the first is the root task
-  std::vector<int> extra_roots; // nodes besides the first that the engine creates
+  std::vector<TreeNode> nodes;   // creators before those they create; the first is the root task
+  std::vector<int> extra_roots;  // nodes besides the first that the engine creates
 };
 
 struct TreeInput {

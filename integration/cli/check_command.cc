@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // stasis check: the kernel's features, and every obstacle of a container, without stopping anything.
+#include "engine/cli/check_command.h"
+
 #include <cstdio>
 
-#include "engine/cli/check_command.h"
 #include "engine/cli/validate.h"
 #include "engine/engine.h"
 #include "integration/cli/session.h"
@@ -20,7 +21,8 @@ Result<int> report_one(const Session& session, const std::string& name) {
   using stasis::cli::FeatureState;
   const FeatureState state = stasis::cli::feature_state(kernel_features(), name);
   if (state == FeatureState::kUnknown)
-    return fail(Error(Code::kBadOption, cat("unknown feature ", json_quote(name), "; `stasis check` lists them")).about(name));
+    return fail(
+        Error(Code::kBadOption, cat("unknown feature ", json_quote(name), "; `stasis check` lists them")).about(name));
   const bool present = state == FeatureState::kSupported;
   if (session.json)
     std::printf("{\"feature\":%s,\"present\":%s}\n", json_quote(name).c_str(), present ? "true" : "false");
@@ -54,7 +56,10 @@ void print_json(const std::vector<KernelFeature>& features, const std::vector<Er
 
 void print_text(const std::vector<KernelFeature>& features, const std::vector<Error>* obstacles, bool good) {
   for (const KernelFeature& feature : features)
-    std::printf("%-8s %-24s %s%s\n", feature.present ? "yes" : feature.required ? "MISSING" : "no",
+    std::printf("%-8s %-24s %s%s\n",
+                feature.present    ? "yes"
+                : feature.required ? "MISSING"
+                                   : "no",
                 feature.name.c_str(), feature.what.c_str(), feature.required ? " (required)" : "");
   if (obstacles && !obstacles->empty()) {
     std::printf("\n%zu obstacle%s:\n", obstacles->size(), obstacles->size() == 1 ? "" : "s");
@@ -85,7 +90,8 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
     kRuntimeOption,
     kRuntimeRootOption,
     kPidOption,
-    {0, "container", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "ID", "the container to look at"},
+    {0, "container", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "ID",
+     "the container to look at"},
 };
 
 }  // namespace

@@ -36,8 +36,9 @@ class ImagesDir {
     auto names = list_dir(AT_FDCWD, path);
     if (!names) return fail(std::move(names).error().with_code(Code::kImageDir));
     if (!names->empty() && !replace)
-      return fail(Error(Code::kImageDir, cat("the images directory ", path, " is not empty; --force replaces a checkpoint"))
-                      .about(path));
+      return fail(
+          Error(Code::kImageDir, cat("the images directory ", path, " is not empty; --force replaces a checkpoint"))
+              .about(path));
     return dir;
   }
   ImagesDir(ImagesDir&& other) noexcept : made_(std::exchange(other.made_, {})) {}
@@ -62,12 +63,13 @@ Result<void> write_descriptors(const Options& options, const std::vector<std::st
 void report(const Session& session, const Target& target, const Options& options, const DumpStats& stats,
             uint64_t total_us) {
   if (session.json) {
-    std::printf("{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"freezing_us\":%u,\"frozen_us\":%u,\"memdump_us\":%u,"
-                "\"memwrite_us\":%u,\"pages_scanned\":%llu,\"pages_written\":%llu,\"left_running\":%s}\n",
-                static_cast<int>(options.pid), json_quote(options.images_path).c_str(),
-                static_cast<unsigned long long>(total_us), stats.freezing_us, stats.frozen_us, stats.memdump_us,
-                stats.memwrite_us, static_cast<unsigned long long>(stats.pages_scanned),
-                static_cast<unsigned long long>(stats.pages_written), options.leave_running ? "true" : "false");
+    std::printf(
+        "{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"freezing_us\":%u,\"frozen_us\":%u,\"memdump_us\":%u,"
+        "\"memwrite_us\":%u,\"pages_scanned\":%llu,\"pages_written\":%llu,\"left_running\":%s}\n",
+        static_cast<int>(options.pid), json_quote(options.images_path).c_str(),
+        static_cast<unsigned long long>(total_us), stats.freezing_us, stats.frozen_us, stats.memdump_us,
+        stats.memwrite_us, static_cast<unsigned long long>(stats.pages_scanned),
+        static_cast<unsigned long long>(stats.pages_written), options.leave_running ? "true" : "false");
     return;
   }
   std::printf("checkpoint of %s: %s, frozen %s, %llu pages, images in %s\n", target.title.c_str(),
@@ -120,7 +122,8 @@ const Command& checkpoint_command() {
       "write a running container, or a process tree, to an images directory",
       "The directory is created when it is missing (its parent must exist) and must be empty unless\n"
       "--force is given. The tasks end unless --leave-running is given; runc then still lists the\n"
-      "container as stopped until `runc delete`. Cgroups and their limits are recorded; `stasis restore` applies them if told to.\n"
+      "container as stopped until `runc delete`. Cgroups and their limits are recorded; `stasis restore` applies them "
+      "if told to.\n"
       "A container that cannot be checkpointed is refused before anything is stopped and runs on.\n",
       stasis::cli::kDump,
       kExtra,

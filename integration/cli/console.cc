@@ -14,7 +14,8 @@ Result<void> send_console(const std::string& socket_path, int master) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (socket_path.size() >= sizeof address.sun_path)
-    return fail(Error(Code::kBadOption, cat("the console socket's path is too long: ", socket_path)).about(socket_path));
+    return fail(
+        Error(Code::kBadOption, cat("the console socket's path is too long: ", socket_path)).about(socket_path));
   std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
   const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail_sys("socket", socket_path);

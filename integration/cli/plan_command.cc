@@ -27,7 +27,8 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
     kRuntimeOption,
     kRuntimeRootOption,
-    {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR", "a directory with config.json"},
+    {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
+     "a directory with config.json"},
 };
 
 }  // namespace

@@ -22,7 +22,8 @@ Result<PrivateRoot> PrivateRoot::make(const std::string& root) {
   if (::mount(root.c_str(), root.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
     return fail_sys(Code::kMountTarget, "bind the new root", root);
   // pivot_root(2) refuses a shared root.
-  if (::mount(nullptr, root.c_str(), nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return fail_sys("mount --make-rprivate", root);
+  if (::mount(nullptr, root.c_str(), nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return fail_sys("mount --make-rprivate", root);
   return scope;
 }
 

@@ -33,7 +33,9 @@ void say(const std::string& text) {
 }  // namespace
 
 Progress::Progress(std::string title, bool quiet, Notifier* next)
-    : title_(std::move(title)), live_(!quiet && ::isatty(STDERR_FILENO)), next_(next),
+    : title_(std::move(title)),
+      live_(!quiet && ::isatty(STDERR_FILENO)),
+      next_(next),
       start_(std::chrono::steady_clock::now()) {
   show("checking");
 }

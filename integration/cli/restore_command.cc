@@ -45,17 +45,20 @@ Result<void> add_stdio(const std::string& images_dir, Plan& plan) {
 Result<void> hand_over_terminal(const Session& session, int master) {
   const std::string* socket = session.value("console-socket");
   if (!socket)
-    return fail(Error(Code::kBadOption, "the container has a terminal and nobody to show it; give --console-socket PATH")
-                    .about("terminal"));
+    return fail(
+        Error(Code::kBadOption, "the container has a terminal and nobody to show it; give --console-socket PATH")
+            .about("terminal"));
   return send_console(*socket, master);
 }
 
 void report(const Session& session, const Options& options, const Restored& restored, uint64_t total_us) {
   if (session.json) {
-    std::printf("{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_restored\":%llu}\n",
-                static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
-                static_cast<unsigned long long>(total_us), restored.stats.forking_us, restored.stats.restore_us,
-                static_cast<unsigned long long>(restored.stats.pages_restored));
+    std::printf(
+        "{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_restored\":%llu}"
+        "\n",
+        static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
+        static_cast<unsigned long long>(total_us), restored.stats.forking_us, restored.stats.restore_us,
+        static_cast<unsigned long long>(restored.stats.pages_restored));
   } else {
     std::printf("restored from %s: pid %d, %s, %llu pages\n", options.images_path.c_str(),
                 static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
@@ -106,9 +109,12 @@ Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on
 
 constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
-    {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR", "a directory with config.json and the rootfs"},
-    {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "", "exit once the tasks run (as --restore-detached)", set_detach},
-    {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH", "hand the container's terminal to this socket"},
+    {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
+     "a directory with config.json and the rootfs"},
+    {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "",
+     "exit once the tasks run (as --restore-detached)", set_detach},
+    {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH",
+     "hand the container's terminal to this socket"},
 };
 
 }  // namespace

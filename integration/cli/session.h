@@ -42,8 +42,15 @@ const Command& plan_command();
 const Command& show_command();
 
 // --json, for the tables of the commands; its value is looked at by stasis_main.
-inline constexpr stasis::cli::OptionSpec kJsonOption{
-    0, "json", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "", "", "print the result, or the error, as one JSON object"};
+inline constexpr stasis::cli::OptionSpec kJsonOption{0,
+                                                     "json",
+                                                     stasis::cli::Arg::kNone,
+                                                     false,
+                                                     stasis::cli::Support::kBuilt,
+                                                     0,
+                                                     "",
+                                                     "",
+                                                     "print the result, or the error, as one JSON object"};
 
 // Every word of the command line was used: more is kUsage.
 Result<void> at_most_words(const Session& session, size_t count);

@@ -20,7 +20,7 @@ Result<int> run(Session& session) {
   if (const std::string* list = session.value("fields"))
     for (std::string_view field : split(*list, ','))
       if (!field.empty()) fields.emplace_back(field);
-  struct stat status{};
+  struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return fail_sys(Code::kImageMissing, "open", path);
     return fail_sys("open", path);
@@ -35,8 +35,7 @@ Result<int> run(Session& session) {
   }
   const Fd dir = TRY(open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY));
   const std::vector<std::string> names = TRY(image::image_names(dir.get()));
-  if (names.empty())
-    return fail(Error(Code::kImageMissing, cat("there are no image files in ", path)).about(path));
+  if (names.empty()) return fail(Error(Code::kImageMissing, cat("there are no image files in ", path)).about(path));
   std::string out = "{";
   for (const std::string& name : names)
     out += cat(out.size() > 1 ? ",\n" : "\n", json_quote(name), ": ", TRY(image::to_json(dir.get(), name, fields)));
@@ -46,7 +45,8 @@ Result<int> run(Session& session) {
 
 constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
-    {'f', "fields", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "A,B.C", "only these fields, dotted"},
+    {'f', "fields", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "A,B.C",
+     "only these fields, dotted"},
 };
 
 }  // namespace

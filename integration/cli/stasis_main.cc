@@ -47,7 +47,9 @@ std::string help() {
     head.resize(22, ' ');
     out += cat(head, command->summary, "\n");
   }
-  out += "  stasis COMMAND --help\n\nEach takes --json. Under the name criu, or as `stasis criu`, this program is a drop-in for criu.\n";
+  out +=
+      "  stasis COMMAND --help\n\nEach takes --json. Under the name criu, or as `stasis criu`, this program is a "
+      "drop-in for criu.\n";
   return out;
 }
 
@@ -59,7 +61,8 @@ std::string help(const Command& command) {
 
 // The log is often a duplicate of standard error: nobody wants to read it twice.
 bool is_standard_error(int fd) {
-  struct stat a{}, b{};
+  struct stat a {
+  }, b{};
   return ::fstat(fd, &a) != 0 || ::fstat(STDERR_FILENO, &b) != 0 || (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 

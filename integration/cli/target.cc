@@ -31,7 +31,8 @@ Result<Target> container_target(const Session& session, const std::string& id) {
   const std::string* runtime = session.value("runtime");
   const runtimes::Container container = TRY(find_container(session, runtime ? *runtime : "runc", id));
   if (container.bundle.empty())
-    return fail(Error(Code::kBadDescription, cat("the record of container ", id, " names no bundle")).about(container.state_dir));
+    return fail(Error(Code::kBadDescription, cat("the record of container ", id, " names no bundle"))
+                    .about(container.state_dir));
   const oci::Spec spec = TRY(oci::read_spec(cat(container.bundle, "/config.json")));
   Target target;
   target.host = TRY(read_host(container.rootfs, container.pid));

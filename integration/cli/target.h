@@ -28,10 +28,20 @@ Result<Target> running_target(const Session& session, const std::string* id);
 Result<void> set_pid(stasis::cli::Request& request, std::string_view value, bool on);
 
 inline constexpr stasis::cli::OptionSpec kRuntimeOption{
-    0, "runtime", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME", "whose container it is: runc (runc)"};
+    0,  "runtime", stasis::cli::Arg::kRequired,         false, stasis::cli::Support::kBuilt, 0,
+    "", "NAME",    "whose container it is: runc (runc)"};
 inline constexpr stasis::cli::OptionSpec kRuntimeRootOption{
-    0, "runtime-root", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR", "the runtime's --root (/run/runc)"};
-inline constexpr stasis::cli::OptionSpec kPidOption{
-    'p', "pid", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "pid", "PID", "root of a process tree, instead of a container", set_pid};
+    0,  "runtime-root", stasis::cli::Arg::kRequired,       false, stasis::cli::Support::kBuilt, 0,
+    "", "DIR",          "the runtime's --root (/run/runc)"};
+inline constexpr stasis::cli::OptionSpec kPidOption{'p',
+                                                    "pid",
+                                                    stasis::cli::Arg::kRequired,
+                                                    false,
+                                                    stasis::cli::Support::kBuilt,
+                                                    0,
+                                                    "pid",
+                                                    "PID",
+                                                    "root of a process tree, instead of a container",
+                                                    set_pid};
 
 }  // namespace stasis::integration::cli

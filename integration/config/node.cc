@@ -115,8 +115,7 @@ Result<std::vector<std::pair<std::string, Cursor>>> Cursor::map() const {
   std::vector<std::pair<std::string, Cursor>> out;
   if (!present()) return out;
   if (node_->kind() != Node::Kind::kMap) return fail(expected("a map"));
-  for (const auto& [key, child] : node_->entries())
-    out.emplace_back(key, Cursor(&child, cat(path_, ".", key), file_));
+  for (const auto& [key, child] : node_->entries()) out.emplace_back(key, Cursor(&child, cat(path_, ".", key), file_));
   return out;
 }
 

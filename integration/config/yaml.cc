@@ -97,8 +97,7 @@ class Builder : public YAML::EventHandler {
       frame.items.push_back(std::move(node));
     } else if (!frame.key) {
       if (node.kind() == Node::Kind::kNull) stop(mark, "an empty key");
-      if (!frame.seen.insert(node.text()).second)
-        stop(mark, cat("the key ", json_quote(node.text()), " occurs twice"));
+      if (!frame.seen.insert(node.text()).second) stop(mark, cat("the key ", json_quote(node.text()), " occurs twice"));
       frame.key = node.text();
     } else {
       frame.entries.emplace_back(std::move(*frame.key), std::move(node));
@@ -144,13 +143,13 @@ Result<Node> read_yaml(const std::string& path) {
 }
 
 std::string yaml_scalar(std::string_view text) {
-  static constexpr std::string_view kWords[] = {"true", "false", "null", "yes", "no",  "on",   "off",
-                                                "True", "False", "Null", "Yes", "No",  "On",   "Off",
-                                                "TRUE", "FALSE", "NULL", "YES", "NO",  "ON",   "OFF", "y", "n", "Y", "N"};
-  const auto word = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '/';
+  static constexpr std::string_view kWords[] = {"true", "false", "null", "yes", "no",  "on",   "off",   "True", "False",
+                                                "Null", "Yes",   "No",   "On",  "Off", "TRUE", "FALSE", "NULL", "YES",
+                                                "NO",   "ON",    "OFF",  "y",   "n",   "Y",    "N"};
+  const auto word = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '/'; };
+  const auto safe = [&](char c) {
+    return word(c) || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == '@';
   };
-  const auto safe = [&](char c) { return word(c) || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == '@'; };
   const bool plain = !text.empty() && word(text[0]) && std::all_of(text.begin(), text.end(), safe) &&
                      std::find(std::begin(kWords), std::end(kWords), text) == std::end(kWords);
   // A JSON string literal is a YAML double-quoted scalar.

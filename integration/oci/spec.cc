@@ -129,9 +129,9 @@ Result<void> parse_linux(const Cursor& at, Spec& spec) {
   TRY(seccomp.map());
   spec.has_resources = resources.present();
   spec.has_seccomp = seccomp.present();
-  note_unknown(at, {"namespaces", "cgroupsPath", "maskedPaths", "readonlyPaths", "rootfsPropagation", "devices",
-                    "resources", "seccomp", "uidMappings", "gidMappings", "sysctl", "mountLabel", "intelRdt",
-                    "personality"});
+  note_unknown(
+      at, {"namespaces", "cgroupsPath", "maskedPaths", "readonlyPaths", "rootfsPropagation", "devices", "resources",
+           "seccomp", "uidMappings", "gidMappings", "sysctl", "mountLabel", "intelRdt", "personality"});
   return {};
 }
 

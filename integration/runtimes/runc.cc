@@ -45,7 +45,8 @@ Error no_such(const std::string& id, const std::vector<std::string>& roots) {
   known.resize(known.size() - more);
   std::string text = known.empty() ? std::string("it knows none") : cat("it knows: ", join(known, ", "));
   if (more > 0) text += cat(" and ", more, " more");
-  return Error(Code::kNoContainer, cat("runc has no container ", json_quote(id), " under ", join(roots, " or "), "; ", text))
+  return Error(Code::kNoContainer,
+               cat("runc has no container ", json_quote(id), " under ", join(roots, " or "), "; ", text))
       .about(cat("runc container ", id));
 }
 
@@ -100,7 +101,8 @@ std::vector<std::string> default_roots(uid_t euid, const char* xdg_runtime_dir) 
 bool valid_id(std::string_view id) {
   if (id.empty() || id.size() > 1024 || id == "." || id == "..") return false;
   return std::all_of(id.begin(), id.end(), [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_+-.").contains(c);
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("_+-.").contains(c);
   });
 }
 
@@ -116,10 +118,12 @@ Result<Container> find(const std::string& id, const FindOptions& options) {
     if (!text) return fail(std::move(text).error());
     Container container = TRY(parse_state(*text, file));
     if (container.id != id)
-      return fail(Error(Code::kBadDescription, cat(file, ": is about container ", json_quote(container.id))).about(file));
+      return fail(
+          Error(Code::kBadDescription, cat(file, ": is about container ", json_quote(container.id))).about(file));
     container.state_dir = cat(root, "/", id);
-    TRY(check_alive(container, options.proc.empty() ? TRY(procfs::Procfs::open())
-                                                    : procfs::Procfs(TRY(open_at(AT_FDCWD, options.proc, O_RDONLY | O_DIRECTORY)))));
+    TRY(check_alive(container, options.proc.empty()
+                                   ? TRY(procfs::Procfs::open())
+                                   : procfs::Procfs(TRY(open_at(AT_FDCWD, options.proc, O_RDONLY | O_DIRECTORY)))));
     return container;
   }
   return fail(no_such(id, roots));
@@ -129,7 +133,8 @@ Result<Container> find(const std::string& id, const FindOptions& options) {
 
 Result<Container> find(const std::string& runtime, const std::string& id, const FindOptions& options) {
   if (runtime == "runc") return runc::find(id, options);
-  return fail(Error(Code::kUnsupported, cat("the runtime ", json_quote(runtime), " is not known; only runc is")).about(runtime));
+  return fail(Error(Code::kUnsupported, cat("the runtime ", json_quote(runtime), " is not known; only runc is"))
+                  .about(runtime));
 }
 
 }  // namespace stasis::integration::runtimes

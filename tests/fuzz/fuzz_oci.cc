@@ -43,7 +43,8 @@ std::vector<std::string> fuzz_seeds() {
 "linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/n"}],"maskedPaths":["/proc/keys"],"cgroupsPath":"/c"}})",
       R"({"id":"a","init_process_pid":5,"init_process_start":9,"config":{"rootfs":"/r","labels":["bundle=/b"]},
 "cgroup_paths":{"memory":"/sys/fs/cgroup/memory/a"},"external_descriptors":["pipe:[1]"],"root":{"path":"r"}})",
-      "plan: 1\ncontainer: {id: a, runtime: runc, pid: 4}\nroot: /r\ncgroups:\n  mode: soft\n  roots: [/n, \"memory:/m\"]\n"
+      "plan: 1\ncontainer: {id: a, runtime: runc, pid: 4}\nroot: /r\ncgroups:\n  mode: soft\n  roots: [/n, "
+      "\"memory:/m\"]\n"
       "namespaces:\n  network: empty\nmounts:\n- {container: /a, name: b, source: /c}\nstdio: [\"pipe:[1]\"]\n",
   };
 }

@@ -29,7 +29,7 @@
 static const char *live_ready_path, *live_go_path, *live_result_path;
 static char live_argument[4096];  // what the runner wrote into GO
 
-__attribute__((unused)) static void live_init(int argc, char **argv) {
+__attribute__((unused)) static void live_init(int argc, char** argv) {
   if (argc < 4) {
     fprintf(stderr, "usage: %s READY GO RESULT\n", argv[0]);
     exit(2);
@@ -40,7 +40,7 @@ __attribute__((unused)) static void live_init(int argc, char **argv) {
 }
 
 // Whole or not at all, and only if nobody was first.
-static int live_publish(const char *path, const char *text) {
+static int live_publish(const char* path, const char* text) {
   char temporary[PATH_MAX];
   snprintf(temporary, sizeof temporary, "%s.%d.%ld", path, getpid(), syscall(SYS_gettid));
   int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -52,7 +52,7 @@ static int live_publish(const char *path, const char *text) {
   return rc;
 }
 
-__attribute__((unused, noreturn, format(printf, 1, 2))) static void live_fail(const char *format, ...) {
+__attribute__((unused, noreturn, format(printf, 1, 2))) static void live_fail(const char* format, ...) {
   char text[2048] = "FAIL: ";
   va_list arguments;
   va_start(arguments, format);
@@ -62,14 +62,14 @@ __attribute__((unused, noreturn, format(printf, 1, 2))) static void live_fail(co
   _exit(1);
 }
 
-#define CHECK(condition, ...)                                                                           \
-  do {                                                                                                  \
-    if (!(condition)) {                                                                                 \
-      int live_errno = errno;                                                                           \
-      char live_detail[1024];                                                                           \
-      snprintf(live_detail, sizeof live_detail, "" __VA_ARGS__);                                        \
+#define CHECK(condition, ...)                                                                                        \
+  do {                                                                                                               \
+    if (!(condition)) {                                                                                              \
+      int live_errno = errno;                                                                                        \
+      char live_detail[1024];                                                                                        \
+      snprintf(live_detail, sizeof live_detail, "" __VA_ARGS__);                                                     \
       live_fail("%s:%d: %s: %s (errno %s)", __FILE_NAME__, __LINE__, #condition, live_detail, strerror(live_errno)); \
-    }                                                                                                   \
+    }                                                                                                                \
   } while (0)
 #ifndef __FILE_NAME__
 #define __FILE_NAME__ (strrchr(__FILE__, '/') ? strrchr(__FILE__, '/') + 1 : __FILE__)
@@ -107,7 +107,9 @@ __attribute__((unused)) static void live_reap_ok(pid_t pid) {
 }
 
 // A pipe that children use to say that they are set up.
-struct live_gate { int read_end, write_end; };
+struct live_gate {
+  int read_end, write_end;
+};
 __attribute__((unused)) static struct live_gate live_gate_open(void) {
   int ends[2];
   CHECK(pipe2(ends, O_CLOEXEC) == 0);
@@ -125,7 +127,7 @@ __attribute__((unused)) static void live_gate_await(struct live_gate gate, int c
   close(gate.read_end);
 }
 
-__attribute__((unused)) static char *live_read_file(const char *path, char *buffer, size_t size) {
+__attribute__((unused)) static char* live_read_file(const char* path, char* buffer, size_t size) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   CHECK(fd >= 0, "open %s", path);
   size_t total = 0;
@@ -137,8 +139,8 @@ __attribute__((unused)) static char *live_read_file(const char *path, char *buff
 }
 
 // A file of the program's own, beside RESULT.
-__attribute__((unused)) static char *live_path(const char *name) {
-  char *path = malloc(PATH_MAX);
+__attribute__((unused)) static char* live_path(const char* name) {
+  char* path = malloc(PATH_MAX);
   snprintf(path, PATH_MAX, "%.*s/%s", (int)(strrchr(live_result_path, '/') - live_result_path), live_result_path, name);
   return path;
 }

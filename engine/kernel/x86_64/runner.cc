@@ -7,29 +7,29 @@ namespace stasis::kernel {
 namespace {
 
 constexpr uint8_t kCode[] = {
-    0x48, 0x8b, 0x03,        // loop: mov rax, [rbx]
-    0x48, 0x8b, 0x7b, 0x08,  //       mov rdi, [rbx+8]
-    0x48, 0x8b, 0x73, 0x10,  //       mov rsi, [rbx+16]
-    0x48, 0x8b, 0x53, 0x18,  //       mov rdx, [rbx+24]
-    0x4c, 0x8b, 0x53, 0x20,  //       mov r10, [rbx+32]
-    0x4c, 0x8b, 0x43, 0x28,  //       mov r8, [rbx+40]
-    0x4c, 0x8b, 0x4b, 0x30,  //       mov r9, [rbx+48]
-    0x0f, 0x05,              //       syscall
-    0x48, 0x8b, 0x4b, 0x38,  //       mov rcx, [rbx+56]
-    0x48, 0x89, 0x01,        //       mov [rcx], rax
-    0x48, 0x83, 0xc3, 0x40,  //       add rbx, 64
-    0x49, 0xff, 0xcc,        //       dec r12
-    0x75, 0xd3,              //       jnz loop
-    0x4d, 0x85, 0xed,        //       test r13, r13
-    0x75, 0x01,              //       jnz signal
-    0xcc,                    //       int3
-    0xb8, 0xc8, 0, 0, 0,     // signal: mov eax, 200 (tkill)
-    0x4c, 0x89, 0xef,        //       mov rdi, r13
-    0x4c, 0x89, 0xfe,        //       mov rsi, r15
-    0x0f, 0x05,              //       syscall
-    0x4c, 0x89, 0xf4,        //       mov rsp, r14
-    0xb8, 0x0f, 0, 0, 0,     //       mov eax, 15 (rt_sigreturn)
-    0x0f, 0x05,              //       syscall
+    0x48, 0x8b, 0x03,           // loop: mov rax, [rbx]
+    0x48, 0x8b, 0x7b, 0x08,     //       mov rdi, [rbx+8]
+    0x48, 0x8b, 0x73, 0x10,     //       mov rsi, [rbx+16]
+    0x48, 0x8b, 0x53, 0x18,     //       mov rdx, [rbx+24]
+    0x4c, 0x8b, 0x53, 0x20,     //       mov r10, [rbx+32]
+    0x4c, 0x8b, 0x43, 0x28,     //       mov r8, [rbx+40]
+    0x4c, 0x8b, 0x4b, 0x30,     //       mov r9, [rbx+48]
+    0x0f, 0x05,                 //       syscall
+    0x48, 0x8b, 0x4b, 0x38,     //       mov rcx, [rbx+56]
+    0x48, 0x89, 0x01,           //       mov [rcx], rax
+    0x48, 0x83, 0xc3, 0x40,     //       add rbx, 64
+    0x49, 0xff, 0xcc,           //       dec r12
+    0x75, 0xd3,                 //       jnz loop
+    0x4d, 0x85, 0xed,           //       test r13, r13
+    0x75, 0x01,                 //       jnz signal
+    0xcc,                       //       int3
+    0xb8, 0xc8, 0,    0,    0,  // signal: mov eax, 200 (tkill)
+    0x4c, 0x89, 0xef,           //       mov rdi, r13
+    0x4c, 0x89, 0xfe,           //       mov rsi, r15
+    0x0f, 0x05,                 //       syscall
+    0x4c, 0x89, 0xf4,           //       mov rsp, r14
+    0xb8, 0x0f, 0,    0,    0,  //       mov eax, 15 (rt_sigreturn)
+    0x0f, 0x05,                 //       syscall
 };
 static_assert(sizeof(kCode) == 74);
 
@@ -66,7 +66,8 @@ void aim_syscall(Regs& regs, uint64_t instruction, uint64_t nr, std::span<const 
   regs.eflags &= ~uint64_t{0x10500};
 }
 
-std::vector<uint8_t> signal_frame(const Regs& r, uint64_t sigmask, const std::vector<uint8_t>& xstate, uint64_t address) {
+std::vector<uint8_t> signal_frame(const Regs& r, uint64_t sigmask, const std::vector<uint8_t>& xstate,
+                                  uint64_t address) {
   struct Frame {  // struct ucontext of the kernel, from uc_flags on
     uint64_t flags, link, stack_sp, stack_flags, stack_size;
     uint64_t r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, eflags;

@@ -31,7 +31,7 @@ constexpr uint64_t kEndByTrap = 51, kEndBySignal = 64;
 constexpr uint64_t kRunnerSyscall = 27;  // the loop's own `syscall`
 
 struct RunnerEnd {
-  pid_t tid = 0;       // in the task's pid namespace; 0: end by int3
+  pid_t tid = 0;  // in the task's pid namespace; 0: end by int3
   int signal = 0;
   uint64_t frame = 0;  // address of a SignalFrame
 };
@@ -40,7 +40,8 @@ void aim_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count, const
 
 // The bytes that rt_sigreturn(2) expects at rsp to bring back these registers, mask and
 // NT_X86_XSTATE, when they lie at `address` (64-byte aligned). arch/x86/include/asm/sigframe.h.
-std::vector<uint8_t> signal_frame(const Regs& regs, uint64_t sigmask, const std::vector<uint8_t>& xstate, uint64_t address);
+std::vector<uint8_t> signal_frame(const Regs& regs, uint64_t sigmask, const std::vector<uint8_t>& xstate,
+                                  uint64_t address);
 // Sets up `regs` to make one system call at a `syscall` instruction.
 void aim_syscall(Regs& regs, uint64_t instruction, uint64_t nr, std::span<const uint64_t> args);
 

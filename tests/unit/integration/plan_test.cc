@@ -45,8 +45,10 @@ runtimes::Container container() {
   out.pid = 77;
   out.bundle = "/b";
   out.rootfs = "/b/rootfs";
-  out.cgroup_dirs = {{"memory", "/sys/fs/cgroup/memory/s/web"}, {"cpu", "/sys/fs/cgroup/cpu,cpuacct/web"},
-                     {"cpuacct", "/sys/fs/cgroup/cpu,cpuacct/web"}, {"freezer", "/sys/fs/cgroup/freezer/web"},
+  out.cgroup_dirs = {{"memory", "/sys/fs/cgroup/memory/s/web"},
+                     {"cpu", "/sys/fs/cgroup/cpu,cpuacct/web"},
+                     {"cpuacct", "/sys/fs/cgroup/cpu,cpuacct/web"},
+                     {"freezer", "/sys/fs/cgroup/freezer/web"},
                      {"", "/sys/fs/cgroup/unified/web"}};
   out.stdio = {"/dev/null", "pipe:[5]", "pipe:[5]"};
   return out;
@@ -69,7 +71,8 @@ std::vector<std::pair<std::string, std::string>> ext_mounts(const pb::criu_opts&
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
 TEST(PlanOci, GoldenYaml) {
-  EXPECT_EQ(to_yaml(make_plan()), R"(# How stasis sees this container. Edit it and give it to `stasis restore --plan FILE`.
+  EXPECT_EQ(to_yaml(make_plan()),
+            R"(# How stasis sees this container. Edit it and give it to `stasis restore --plan FILE`.
 plan: 1
 container:
   id: web
@@ -136,14 +139,16 @@ TEST(PlanOci, CgroupNamespaceOrUnifiedHostNeedsNoBinds) {
   host.hierarchies = {{{}, true, "/sys/fs/cgroup", {}}};
   for (const PlannedMount& mount : make_plan(true, host).mounts) EXPECT_TRUE(mount.hierarchy.empty());
   auto spec = oci::parse_spec(R"({"root":{"path":"r"},"mounts":[{"destination":"/sys/fs/cgroup","type":"cgroup"}],
-                                  "linux":{"namespaces":[{"type":"cgroup"}]}})", "f");
+                                  "linux":{"namespaces":[{"type":"cgroup"}]}})",
+                              "f");
   ASSERT_TRUE(spec);
   EXPECT_TRUE(plan_oci(*spec, "/b", nullptr, hybrid_host())->mounts.empty());
 }
 
 TEST(PlanOci, UserNamespaceBindsDevices) {
   auto spec = oci::parse_spec(R"({"root":{"path":"/r"},"linux":{"namespaces":[{"type":"user"}],
-                                  "devices":[{"path":"/dev/fuse","type":"c"}]}})", "f");
+                                  "devices":[{"path":"/dev/fuse","type":"c"}]}})",
+                              "f");
   ASSERT_TRUE(spec);
   const Plan plan = *plan_oci(*spec, "/b", nullptr, hybrid_host());
   ASSERT_EQ(plan.mounts.size(), 7u);
@@ -173,8 +178,10 @@ TEST(PlanYaml, RoundTrip) {
 }
 
 TEST(PlanYaml, EditedByHand) {
-  auto plan = from_yaml("plan: 1\nroot: /r\ncgroups: {mode: soft, roots: [/n, \"cpu,cpuacct:/s\"]}\n"
-                        "mounts:\n- {container: /a, name: 7, source: /x y}\nsupervisor: [sleep, 5]\n", "p");
+  auto plan = from_yaml(
+      "plan: 1\nroot: /r\ncgroups: {mode: soft, roots: [/n, \"cpu,cpuacct:/s\"]}\n"
+      "mounts:\n- {container: /a, name: 7, source: /x y}\nsupervisor: [sleep, 5]\n",
+      "p");
   ASSERT_TRUE(plan) << plan.error().message();
   EXPECT_EQ(plan->cgroups.mode, CgroupMode::kSoft);
   EXPECT_EQ(plan->cgroups.roots[1].path, "/s");
@@ -195,10 +202,14 @@ TEST(PlanYaml, RefusesMistakesByPlace) {
   EXPECT_NE(error_of("plan: 1\nroot: r\n").find("not absolute"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\nroot: /a/../b\n").find("\"..\""), std::string::npos);
   EXPECT_NE(error_of("plan: 1\ncgroups: {mode: softly}\n").find("unknown cgroup mode"), std::string::npos);
-  EXPECT_NE(error_of("plan: 1\ncgroups: {mode: soft, roots: [/a/../b]}\n").find("$.cgroups.roots[0]"), std::string::npos);
-  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b}]\n").find("$.mounts[0].source: missing"), std::string::npos);
-  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b, source: c}]\n").find("not absolute"), std::string::npos);
-  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b, src: /c}]\n").find("$.mounts[0].src: unknown key"), std::string::npos);
+  EXPECT_NE(error_of("plan: 1\ncgroups: {mode: soft, roots: [/a/../b]}\n").find("$.cgroups.roots[0]"),
+            std::string::npos);
+  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b}]\n").find("$.mounts[0].source: missing"),
+            std::string::npos);
+  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b, source: c}]\n").find("not absolute"),
+            std::string::npos);
+  EXPECT_NE(error_of("plan: 1\nmounts: [{container: /a, name: b, src: /c}]\n").find("$.mounts[0].src: unknown key"),
+            std::string::npos);
   EXPECT_NE(error_of("plan: 1\nnamespaces: {net: new}\n").find("unknown namespace type"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\nnamespaces: {pid: empty}\n").find("$.namespaces.pid"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\ncontainer: {pid: -4}\n").find("not a process id"), std::string::npos);
@@ -219,11 +230,14 @@ TEST(PlanOptions, Dump) {
   EXPECT_EQ(opts.empty_ns(), 0x40000000u);
   EXPECT_EQ(opts.manage_cgroups_mode(), pb::SOFT);  // always recorded: managing them is opt-in at restore
   EXPECT_FALSE(opts.orphan_pts_master());
-  EXPECT_EQ(ext_mounts(opts), (Pairs{{"/run/data", "/run/data"}, {"/etc/conf", "/etc/conf"},
+  EXPECT_EQ(ext_mounts(opts), (Pairs{{"/run/data", "/run/data"},
+                                     {"/etc/conf", "/etc/conf"},
                                      {"/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory"},
                                      {"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct"},
-                                     {"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd"}, {"/proc/keys", "/dev/null"},
-                                     {"/proc/timer_list", "/dev/null"}, {"/etc/conf", "mine"}}));
+                                     {"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd"},
+                                     {"/proc/keys", "/dev/null"},
+                                     {"/proc/timer_list", "/dev/null"},
+                                     {"/etc/conf", "mine"}}));
 }
 
 TEST(PlanOptions, RestoreUnmanagedShowsOurOwnCgroups) {
@@ -234,10 +248,12 @@ TEST(PlanOptions, RestoreUnmanagedShowsOurOwnCgroups) {
   ASSERT_TRUE(plan_to_options(plan, PlanFor::kRestore, hybrid_host(), opts));
   EXPECT_EQ(opts.root(), "/b/rootfs");
   EXPECT_EQ(opts.manage_cgroups_mode(), pb::IGNORE);
-  EXPECT_EQ(ext_mounts(opts), (Pairs{{"/run/data", "/srv/data"}, {"/etc/conf", "/b/conf"},
+  EXPECT_EQ(ext_mounts(opts), (Pairs{{"/run/data", "/srv/data"},
+                                     {"/etc/conf", "/b/conf"},
                                      {"/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/me"},
                                      {"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct"},
-                                     {"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd"}, {"/dev/null", "/dev/null"}}));
+                                     {"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd"},
+                                     {"/dev/null", "/dev/null"}}));
   ASSERT_EQ(opts.inherit_fd_size(), 2);
   EXPECT_EQ(opts.inherit_fd(0).key(), "pipe:[5]");
   EXPECT_EQ(opts.inherit_fd(0).fd(), 1);

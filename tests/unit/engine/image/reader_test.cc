@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/image/manifest.h"
 #include "engine/image/reader.h"
 
 #include <gtest/gtest.h>
 
 #include "engine/image/crc32c.h"
+#include "engine/image/manifest.h"
 #include "engine/image/pagemap.h"
 #include "engine/image/writer.h"
 #include "proto/core.pb.h"

@@ -47,7 +47,8 @@ TEST(Console, SendsOneDescriptor) {
   int number = -1;
   std::memcpy(&number, CMSG_DATA(header), sizeof number);
   const Fd received(number);
-  struct stat a{}, b{};
+  struct stat a {
+  }, b{};
   ASSERT_EQ(::fstat(received.get(), &a), 0);
   ASSERT_EQ(::fstat(sent.get(), &b), 0);
   EXPECT_EQ(a.st_rdev, b.st_rdev);

@@ -56,10 +56,19 @@ class StasisMain : public testing::Test {
 };
 
 TEST_F(StasisMain, WrongUsageIsStatusTwo) {
-  for (std::vector<std::string> args : {std::vector<std::string>{}, {"frobnicate"}, {"plan"}, {"plan", "--no-such"},
-                                        {"checkpoint", "a", "b"}, {"checkpoint"}, {"checkpoint", "a", "--pid", "1"},
-                                        {"restore"}, {"restore", "word", "-D", "/x"}, {"show"}, {"version", "word"},
-                                        {"restore", "-D", "/x", "--exec-cmd"}, {"checkpoint", "--images-dir"}})
+  for (std::vector<std::string> args : {std::vector<std::string>{},
+                                        {"frobnicate"},
+                                        {"plan"},
+                                        {"plan", "--no-such"},
+                                        {"checkpoint", "a", "b"},
+                                        {"checkpoint"},
+                                        {"checkpoint", "a", "--pid", "1"},
+                                        {"restore"},
+                                        {"restore", "word", "-D", "/x"},
+                                        {"show"},
+                                        {"version", "word"},
+                                        {"restore", "-D", "/x", "--exec-cmd"},
+                                        {"checkpoint", "--images-dir"}})
     EXPECT_EQ(stasis(args).status, 2) << (args.empty() ? "" : args[0]);
 }
 
@@ -81,7 +90,8 @@ TEST_F(StasisMain, Version) {
 }
 
 TEST_F(StasisMain, PlanOfABundleIsReadBack) {
-  const Outcome run = stasis({"plan", "--bundle", dir_ + "/b", "--cgroup-root", "/n", "--exec-cmd", "--", "sleep", "5"});
+  const Outcome run =
+      stasis({"plan", "--bundle", dir_ + "/b", "--cgroup-root", "/n", "--exec-cmd", "--", "sleep", "5"});
   ASSERT_EQ(run.status, 0) << run.err;
   auto plan = from_yaml(run.out, "out");
   ASSERT_TRUE(plan) << plan.error().message();

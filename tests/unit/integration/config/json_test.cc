@@ -14,7 +14,8 @@ std::string error_of(std::string_view text) {
 }
 
 TEST(Json, ReadsEveryKindOfValue) {
-  auto node = parse_json(R"({"a": [1, -2, 18446744073709551615, 1.5e3], "b": {"c": null, "d": true, "e": "x\n\u00e9\ud83d\ude00"}})", "f");
+  auto node = parse_json(
+      R"({"a": [1, -2, 18446744073709551615, 1.5e3], "b": {"c": null, "d": true, "e": "x\n\u00e9\ud83d\ude00"}})", "f");
   ASSERT_TRUE(node);
   const Cursor at(&*node, "f");
   const auto list = *at.get("a")->list();
@@ -34,13 +35,16 @@ TEST(Json, NamesTheLineAndColumn) {
 }
 
 TEST(Json, RefusesWhatJsonIsNot) {
-  for (const char* text : {"", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "+1", "1.", "1e", ".5", "nul", "[1] 2", "\"a",
-                           "\"\t\"", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"", "// c\n1", "{\"a\" 1}", "-",
-                           "[1 2]", "NaN"})
+  for (const char* text :
+       {"",        "{",         "[1,]",  "{\"a\":1,}", "{'a':1}", "01",      "+1",        "1.",          "1e",
+        ".5",      "nul",       "[1] 2", "\"a",        "\"\t\"",  "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"",
+        "// c\n1", "{\"a\" 1}", "-",     "[1 2]",      "NaN"})
     EXPECT_NE(error_of(text), "parsed") << text;
 }
 
-TEST(Json, RefusesDuplicateKeys) { EXPECT_NE(error_of(R"({"a":1,"a":2})").find("\"a\" occurs twice"), std::string::npos); }
+TEST(Json, RefusesDuplicateKeys) {
+  EXPECT_NE(error_of(R"({"a":1,"a":2})").find("\"a\" occurs twice"), std::string::npos);
+}
 
 TEST(Json, RefusesDepth) {
   const std::string good = std::string(kMaxDepth, '[') + std::string(kMaxDepth, ']');

@@ -49,9 +49,11 @@ TEST(Yaml, RefusesDepth) {
 }
 
 TEST(Yaml, ScalarsReadBackAsTheyWere) {
-  for (std::string text : {"plain", "/a/b-c.d", "", "true", "no", "~", "null", "1", "1.5", "0x10", "a: b", "a #b", "- x", "*x",
-                           "&x", "!x", "%x", "@x", "`x", "\"", "'", "\\", "line\nbreak", "tab\t", "\x01", "\xc3\xa9", " lead",
-                           "trail ", "{", "[", "a,b", "name=systemd", "pipe:[1]", "-", "?", "|", ">", "y", "On", "<<"}) {
+  for (std::string text : {"plain",    "/a/b-c.d", "",      "true",   "no",  "~",  "null",        "1",
+                           "1.5",      "0x10",     "a: b",  "a #b",   "- x", "*x", "&x",          "!x",
+                           "%x",       "@x",       "`x",    "\"",     "'",   "\\", "line\nbreak", "tab\t",
+                           "\x01",     "\xc3\xa9", " lead", "trail ", "{",   "[",  "a,b",         "name=systemd",
+                           "pipe:[1]", "-",        "?",     "|",      ">",   "y",  "On",          "<<"}) {
     auto node = parse_yaml(cat("k: ", yaml_scalar(text), "\nl: [", yaml_scalar(text), "]\n"), "f");
     ASSERT_TRUE(node) << text << ": " << node.error().message();
     EXPECT_EQ(node->find("k")->text(), text);

@@ -79,13 +79,18 @@ TEST(Spec, ReadsWhatPlanningNeeds) {
 TEST(Spec, RefusesWrongTypesByPath) {
   EXPECT_EQ(error_of("[]"), "config.json: $: expected a map, found a list (line 1, column 1)");
   EXPECT_EQ(error_of("null").substr(0, 15), "config.json: $:");
-  EXPECT_NE(error_of(R"({"process": {"args": "sh"}})").find("$.process.args: expected a list, found a string"), std::string::npos);
-  EXPECT_NE(error_of(R"({"process": {"terminal": "yes"}})").find("$.process.terminal: expected true or false"), std::string::npos);
+  EXPECT_NE(error_of(R"({"process": {"args": "sh"}})").find("$.process.args: expected a list, found a string"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"process": {"terminal": "yes"}})").find("$.process.terminal: expected true or false"),
+            std::string::npos);
   EXPECT_NE(error_of(R"({"mounts": [{"type": "proc"}]})").find("$.mounts[0].destination: missing"), std::string::npos);
   EXPECT_NE(error_of(R"({"mounts": [{"destination": "proc"}]})").find("is not absolute"), std::string::npos);
-  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "net"}]}})").find("unknown namespace type \"net\""), std::string::npos);
-  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "pid"}, {"type": "pid"}]}})").find("occurs twice"), std::string::npos);
-  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "pid", "path": "x"}]}})").find("not absolute"), std::string::npos);
+  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "net"}]}})").find("unknown namespace type \"net\""),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "pid"}, {"type": "pid"}]}})").find("occurs twice"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"linux": {"namespaces": [{"type": "pid", "path": "x"}]}})").find("not absolute"),
+            std::string::npos);
   EXPECT_NE(error_of(R"({"process": {"user": {"uid": 4294967296}}})").find("does not fit 32 bits"), std::string::npos);
   EXPECT_NE(error_of(R"({"process": {"user": {"uid": -1}}})").find("negative"), std::string::npos);
   EXPECT_NE(error_of(R"({"hostname": "a\u0000b"})").find("NUL"), std::string::npos);

@@ -117,7 +117,8 @@ TEST(Runtimes, UnknownRuntime) { EXPECT_EQ(find("docker", "x", {}).error().code(
 
 TEST(Runc, LooksWhereRuncLooks) {
   EXPECT_EQ(runc::default_roots(0, nullptr), (std::vector<std::string>{"/run/runc"}));
-  EXPECT_EQ(runc::default_roots(1000, "/run/user/1000"), (std::vector<std::string>{"/run/user/1000/runc", "/run/runc"}));
+  EXPECT_EQ(runc::default_roots(1000, "/run/user/1000"),
+            (std::vector<std::string>{"/run/user/1000/runc", "/run/runc"}));
 }
 
 }  // namespace
