@@ -114,10 +114,6 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
   std::vector<Error> obstacles;
   auto vmas = memory::classify(TRY(d.proc.smaps(p.pid)), p.pid, obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
-  // The runner is ours, not the task's.
-  std::erase_if(vmas, [&](const memory::Vma& v) {
-    return v.entry.start() == p.runner->code() || v.entry.start() == p.runner->arena();
-  });
   for (auto& vma : vmas) {
     if (!vma.file_backed) continue;
     const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
@@ -129,10 +125,10 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
 Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
                           const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
-  // The mappings are read before the runner comes in: it might be merged with a neighbour.
+  // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
+  const auto vmas = TRY(collect_vmas(d, p, files));
   p.runner.emplace(TRY_CTX(remote::Runner::infect(p.pid), "pid ", p.pid));
   auto core = TRY(tasks::dump_core(d.proc, p, seccomp));
-  auto vmas = TRY(collect_vmas(d, p, files));
   const auto task_files = TRY(files.dump_task(p));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
   core.mm.set_exe_file_id(task_files.exe_id);

@@ -87,9 +87,21 @@ int main(int argc, char **argv) {
     CHECK(area[0] == (unsigned char)(4 * 31));
     _exit(0);
   }
+  // Where the kernel will put what is mapped into us from outside: it merges that with equal neighbours, which
+  // must not be taken for it, nor go away with it.
+  unsigned char *page = map(1, PROT_READ | PROT_EXEC), *guest = map(kPages, PROT_READ | PROT_WRITE);
+  unsigned char *below = mmap(guest - 16 * kPage, 16 * kPage, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  unsigned char *above = mmap(guest + kPages * kPage, kPage, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  CHECK(munmap(page, kPage) == 0 && munmap(guest, kPages * kPage) == 0);
+  if (below != MAP_FAILED) fill(below, 16 * kPage, 7);
+  if (above != MAP_FAILED) fill(above, kPage, 8);
   live_ready();
   live_wait();
 
+  if (below != MAP_FAILED) SAME(below, 16 * kPage, 7);
+  if (above != MAP_FAILED) SAME(above, kPage, 8);
   SAME(on_stack, sizeof on_stack, 1);
   SAME(static_data, sizeof static_data, 2);
   CHECK(static_zero[4 * kPage + 7] == 9 && static_zero[0] == 0);
