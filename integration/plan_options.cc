@@ -10,25 +10,13 @@
 
 #include "cgroups/root_option.h"
 #include "engine/base/io.h"
+#include "engine/cli/validate.h"
 #include "integration/config/json.h"
 
 namespace stasis::integration {
 namespace {
 
 constexpr size_t kMaxDescriptorsFile = 64 << 10;
-
-CgroupMode mode_of(pb::criu_cg_mode mode) {
-  switch (mode) {
-    case pb::IGNORE: return CgroupMode::kIgnore;
-    case pb::CG_NONE: return CgroupMode::kNone;
-    case pb::PROPS: return CgroupMode::kProps;
-    case pb::FULL: return CgroupMode::kFull;
-    case pb::STRICT: return CgroupMode::kStrict;
-    case pb::SOFT:
-    case pb::DEFAULT: break;
-  }
-  return CgroupMode::kSoft;
-}
 
 pb::criu_cg_mode mode_to(CgroupMode mode) {
   switch (mode) {
@@ -166,7 +154,7 @@ Result<void> absorb_options(pb::criu_opts& opts, PlanFor purpose, const HostInfo
   plan.cgroups.roots.insert(plan.cgroups.roots.end(), given.begin(), given.end());
   TRY(cgroups::check_cgroup_roots(plan.cgroups.roots, host.hierarchies, true));
   if (opts.has_manage_cgroups_mode())
-    plan.cgroups.mode = mode_of(opts.manage_cgroups_mode());
+    plan.cgroups.mode = cli::cgroup_mode_of(opts.manage_cgroups_mode());
   else if (opts.has_manage_cgroups())
     plan.cgroups.mode = opts.manage_cgroups() ? CgroupMode::kSoft : CgroupMode::kIgnore;
   else if (!given.empty() && plan.cgroups.mode == CgroupMode::kIgnore)

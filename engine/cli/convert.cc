@@ -70,19 +70,6 @@ void add_externals(const pb::criu_opts& o, Options& out) {
   }
 }
 
-CgroupMode mode_of(pb::criu_cg_mode mode) {
-  switch (mode) {
-    case pb::IGNORE: return CgroupMode::kIgnore;
-    case pb::CG_NONE: return CgroupMode::kNone;
-    case pb::PROPS: return CgroupMode::kProps;
-    case pb::FULL: return CgroupMode::kFull;
-    case pb::STRICT: return CgroupMode::kStrict;
-    case pb::SOFT:
-    case pb::DEFAULT: break;
-  }
-  return CgroupMode::kSoft;
-}
-
 Result<void> add_cgroups(const pb::criu_opts& o, const Env& env, Options& out) {
   for (const auto& root : o.cg_root()) {
     std::optional<std::string_view> ctrl;
@@ -91,7 +78,7 @@ Result<void> add_cgroups(const pb::criu_opts& o, const Env& env, Options& out) {
   }
   // Opt-in on a command line (a --cgroup-root asks for it too); RPC clients that say nothing get soft, as in CRIU.
   if (o.has_manage_cgroups_mode()) {
-    out.cgroup_mode = mode_of(o.manage_cgroups_mode());
+    out.cgroup_mode = cgroup_mode_of(o.manage_cgroups_mode());
   } else if (o.has_manage_cgroups()) {
     out.cgroup_mode = o.manage_cgroups() ? CgroupMode::kSoft : CgroupMode::kIgnore;
   } else {
@@ -180,6 +167,19 @@ void add_flags(const pb::criu_opts& o, const Env& env, Options& out) {
 }
 
 }  // namespace
+
+CgroupMode cgroup_mode_of(pb::criu_cg_mode mode) {
+  switch (mode) {
+    case pb::IGNORE: return CgroupMode::kIgnore;
+    case pb::CG_NONE: return CgroupMode::kNone;
+    case pb::PROPS: return CgroupMode::kProps;
+    case pb::FULL: return CgroupMode::kFull;
+    case pb::STRICT: return CgroupMode::kStrict;
+    case pb::SOFT:
+    case pb::DEFAULT: break;
+  }
+  return CgroupMode::kSoft;
+}
 
 External parse_external(std::string_view text) {
   const size_t open = text.find('[');

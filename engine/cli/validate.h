@@ -43,6 +43,8 @@ Result<Options> validate(const pb::criu_opts& opts, const Env& env, Directories 
 // "mnt[/a]:b" -> {"mnt", "/a", "b"}; text of no known form -> {"", text, ""}.
 External parse_external(std::string_view text);
 
+CgroupMode cgroup_mode_of(pb::criu_cg_mode mode);  // DEFAULT is soft, as in CRIU
+
 // The path that execvp(3) would run; kBadSupervisor when there is none.
 Result<std::string> find_executable(const std::string& command);
 

@@ -15,6 +15,7 @@
 #include "engine/image/pagemap.h"
 #include "engine/image/reader.h"
 #include "engine/image/show.h"
+#include "tests/support/fill_message.h"
 
 namespace {
 
@@ -76,42 +77,13 @@ void check_pagemap(const Reader& images) {
   }
 }
 
-// Every field set to something, so that each seed is a complete message.
-void fill(Message& message, int depth) {
-  const auto* reflection = message.GetReflection();
-  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
-    const auto* field = message.GetDescriptor()->field(i);
-    const bool many = field->is_repeated();
-    switch (field->cpp_type()) {
-#define FILL(TYPE, Name, value)                                                                           \
-  case FieldDescriptor::CPPTYPE_##TYPE:                                                                   \
-    many ? reflection->Add##Name(&message, field, value) : reflection->Set##Name(&message, field, value); \
-    break;
-      FILL(INT32, Int32, 1)
-      FILL(INT64, Int64, 1)
-      FILL(UINT32, UInt32, 1)
-      FILL(UINT64, UInt64, 1)
-      FILL(BOOL, Bool, false)
-      FILL(STRING, String, "a")
-      FILL(ENUM, Enum, field->enum_type()->value(0))
-#undef FILL
-      case FieldDescriptor::CPPTYPE_MESSAGE:
-        if (depth < 4)
-          fill(many ? *reflection->AddMessage(&message, field) : *reflection->MutableMessage(&message, field),
-               depth + 1);
-        break;
-      default: break;
-    }
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> fuzz_seeds() {
   std::vector<std::string> seeds = {inventory_image()};
   for (const auto& info : all_kinds()) {
     const std::unique_ptr<Message> message(info.prototype()->New());
-    fill(*message, 0);
+    test::fill(*message, 1);
     seeds.push_back(head_bytes(info) + framed(*message) + std::string(8, '\0'));
   }
   const std::string head = head_bytes(kind_info(Kind::kPagemap));

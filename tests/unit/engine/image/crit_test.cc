@@ -9,6 +9,7 @@
 #include "engine/image/magic.h"
 #include "engine/image/show.h"
 #include "proto/rpc.pb.h"
+#include "tests/support/fill_message.h"
 #include "tests/unit/engine/image/temp_dir.h"
 
 namespace stasis::image {
@@ -16,35 +17,6 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-
-// Fields newer than the crit that is installed would be skipped by it: fine for proto2.
-void fill(Message& message, int depth) {
-  const auto* reflection = message.GetReflection();
-  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
-    const auto* field = message.GetDescriptor()->field(i);
-    const bool many = field->is_repeated();
-    switch (field->cpp_type()) {
-#define FILL(TYPE, Name, value)                                                                           \
-  case FieldDescriptor::CPPTYPE_##TYPE:                                                                   \
-    many ? reflection->Add##Name(&message, field, value) : reflection->Set##Name(&message, field, value); \
-    break;
-      FILL(INT32, Int32, 2)
-      FILL(INT64, Int64, 2)
-      FILL(UINT32, UInt32, 2)
-      FILL(UINT64, UInt64, 2)
-      FILL(BOOL, Bool, false)
-      FILL(STRING, String, "2")
-      FILL(ENUM, Enum, field->enum_type()->value(0))
-#undef FILL
-      case FieldDescriptor::CPPTYPE_MESSAGE:
-        if (depth < 8 && (!many || depth < 3))
-          fill(many ? *reflection->AddMessage(&message, field) : *reflection->MutableMessage(&message, field),
-               depth + 1);
-        break;
-      default: FAIL() << field->full_name();
-    }
-  }
-}
 
 std::string framed(const Message& message) {
   const std::string bytes = message.SerializeAsString();
@@ -88,7 +60,7 @@ TEST(Crit, DecodesEveryKind) {
       continue;
     SCOPED_TRACE(info.crit_name);
     const std::unique_ptr<Message> message(info.prototype()->New());
-    fill(*message, 0);
+    test::fill(*message, 2);
     const std::string name = std::string(info.crit_name) + ".img";
     std::string image = head_bytes(info);
     if (info.kind == Kind::kPagemap) image += std::string("\2\0\0\0\x08\x01", 6);
