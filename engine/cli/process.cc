@@ -71,8 +71,6 @@ Error become(const std::vector<std::string>& argv) {
   std::vector<char*> words;
   for (const auto& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
-  // close_range(2) marks instead of closing, so that a failure can still be logged.
-  close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
   signal(SIGPIPE, SIG_DFL);
   unblock_all();
   execvp(words[0], words.data());

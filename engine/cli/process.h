@@ -18,7 +18,8 @@ void start_process();
 // Reaps every child until `root` is among them; its exit code, or 128 + the signal that killed it.
 Result<int> wait_for_root(pid_t root);
 
-// Becomes `argv` (execvp(3)) with descriptors 0-2 only, no signal blocked and SIGPIPE back to normal.
+// Becomes `argv` (execvp(3)) with the descriptors that we were started with (ours are all close-on-exec), no signal
+// blocked and SIGPIPE back to normal.
 // Comes back only with an error.
 Error become(const std::vector<std::string>& argv);
 

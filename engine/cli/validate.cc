@@ -51,11 +51,15 @@ bool is_executable_file(const std::string& path) {
 }
 
 Result<void> check_inherited(const Options& options) {
-  for (const auto& inherit : options.inherit_fds)
-    if (fcntl(inherit.fd, F_GETFD) < 0)
+  for (const auto& inherit : options.inherit_fds) {
+    const int flags = fcntl(inherit.fd, F_GETFD);
+    if (flags < 0)
       return fail(
           Error(Code::kBadOption, cat("inherit-fd fd[", inherit.fd, "]:", inherit.key, ": not an open descriptor"))
               .about(cat("fd ", inherit.fd)));
+    // It is meant for the tasks, not for the supervisor that we may become.
+    if (inherit.fd > 2) fcntl(inherit.fd, F_SETFD, flags | FD_CLOEXEC);
+  }
   return {};
 }
 

@@ -40,6 +40,7 @@ const Command& restore_command();
 const Command& check_command();
 const Command& plan_command();
 const Command& show_command();
+const Command& supervise_command();
 
 // --json, for the tables of the commands; its value is looked at by stasis_main.
 inline constexpr stasis::cli::OptionSpec kJsonOption{0,

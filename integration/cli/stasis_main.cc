@@ -35,9 +35,9 @@ const Command& version_command() {
   return kCommand;
 }
 
-std::array<const Command*, 6> commands() {
-  return {&checkpoint_command(), &restore_command(), &check_command(),
-          &plan_command(),       &show_command(),    &version_command()};
+std::array<const Command*, 7> commands() {
+  return {&checkpoint_command(), &restore_command(),   &check_command(),  &plan_command(),
+          &show_command(),       &supervise_command(), &version_command()};
 }
 
 std::string help() {

@@ -81,7 +81,7 @@ case_exec_cmd_is_the_parent() {
   prepared
   take
   stasis restore -D "$CASE/images" --work-dir "$CASE/work" -o restore.log --bundle "$BUNDLE" --pidfile "$CASE/pid" \
-    --exec-cmd -- sleep 54321 </dev/null >"$CASE/said" 2>&1 &
+    --exec-cmd -- sleep 54321 7<"$CASE" </dev/null >"$CASE/said" 2>&1 &
   local supervisor=$! pid fd
   echo "$supervisor" >>"$CASE/pids"
   _is_sleep() { kill -0 "$supervisor" || fail "the supervisor is gone: $(<"$CASE/said")"; [[ $(tr '\0' ' ' <"/proc/$supervisor/cmdline") == 'sleep 54321 ' ]]; }
@@ -90,11 +90,45 @@ case_exec_cmd_is_the_parent() {
   echo "$pid" >>"$CASE/pids"
   [[ $(awk '{print $4}' "/proc/$pid/stat") == "$supervisor" ]] || fail "the parent of $pid is $(awk '{print $4}' "/proc/$pid/stat"), not the supervisor $supervisor"
   [[ $(pgrep -P "$supervisor") == "$pid" ]] || fail "children of the supervisor: $(pgrep -P "$supervisor" | tr '\n' ' ')"
-  for fd in "/proc/$supervisor/fd"/*; do ((${fd##*/} <= 2)) || fail "the supervisor inherited fd ${fd##*/}: $(readlink "$fd")"; done
+  # What the caller gave is still there, and nothing of the engine's.
+  [[ $(readlink "/proc/$supervisor/fd/7") == "$CASE" ]] || fail "descriptor 7 did not reach the supervisor"
+  for fd in "/proc/$supervisor/fd"/*; do
+    ((${fd##*/} <= 2 || ${fd##*/} == 7)) || [[ -e /proc/$BASHPID/fd/${fd##*/} ]] || fail "the supervisor inherited fd ${fd##*/}: $(readlink "$fd")"
+  done
   [[ $(awk '/^SigBlk/ {print $2}' "/proc/$supervisor/status") == 0000000000000000 ]] || fail "the supervisor has signals blocked"
   # SIGINT and SIGQUIT are ignored in a background job of a script; SIGPIPE would be the engine's doing.
   (((0x$(awk '/^SigIgn/ {print $2}' "/proc/$supervisor/status") & 1 << 12) == 0)) || fail "the supervisor has SIGPIPE ignored"
   counts_on
+}
+
+case_supervise() {
+  local stop='n=0; trap "echo told >/files/told; exit 7" TERM; echo 1 >/files/n; while :; do n=$((n+1)); mkdir -p /files/d$n; sleep 0.02; done'
+  prepared "$stop"
+  take
+  local supervisor status how
+  for how in stop kill command; do
+    rm -f "$CASE/pid" "$CASE/status" "$FILES/told"
+    local options=(--status-file "$CASE/status")
+    [[ $how != kill ]] || options+=(--stop-signal SIGWINCH --kill-after 0)  # which it ignores
+    [[ $how != command ]] || options+=(-- sh -c 'echo "after $STASIS_EXIT_STATUS"; exit 5')
+    stasis restore -D "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --pidfile "$CASE/pid" \
+      --exec-cmd -- stasis supervise "${options[@]}" </dev/null >"$CASE/said" 2>&1 &
+    supervisor=$!
+    echo "$supervisor" >>"$CASE/pids"
+    until_true "the supervisor" grep -qz supervise "/proc/$supervisor/cmdline"
+    _waits() { [[ $(cut -d' ' -f1 "/proc/$supervisor/syscall") == 128 ]]; }  # rt_sigtimedwait
+    until_true "it to wait" _waits
+    [[ $(pgrep -P "$supervisor") == "$(<"$CASE/pid")" ]] || fail "children of the supervisor: $(pgrep -P "$supervisor" | tr '\n' ' ')"
+    kill -TERM "$supervisor"
+    status=0
+    wait "$supervisor" || status=$?
+    case $how in
+      stop) [[ $status == 7 && $(<"$CASE/status") == 7 && -e $FILES/told ]] ;;
+      kill) [[ $status == 137 && $(<"$CASE/status") == 137 && ! -e $FILES/told ]] ;;
+      command) [[ $status == 5 ]] && grep -q 'after 7' "$CASE/said" ;;
+    esac || fail "$how: status $status, file $(cat "$CASE/status"), said $(tail -n 3 "$CASE/said")"
+    nothing_left
+  done
 }
 
 case_waits_and_returns_the_status() {
