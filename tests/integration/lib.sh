@@ -49,7 +49,7 @@ make_bundle() {
   local options=() command
   while [[ ${1:-} == --* ]]; do
     options+=("$1")
-    [[ $1 == --readonly || $1 == --terminal ]] || { shift; options+=("$1"); }
+    [[ $1 == --readonly || $1 == --terminal || $1 == --cgroup-namespace ]] || { shift; options+=("$1"); }
     shift
   done
   command=${1:-$COUNTER}

@@ -13,6 +13,7 @@ parser.add_argument('--readonly', action='store_true')
 parser.add_argument('--terminal', action='store_true')
 parser.add_argument('--hostname')
 parser.add_argument('--cgroup')
+parser.add_argument('--cgroup-namespace', action='store_true')
 parser.add_argument('--pids', type=int, default=0)
 # One list: mounts are made in the order they are given.
 parser.add_argument('--bind', action='append', dest='mounts', default=[], metavar='SOURCE:DESTINATION')
@@ -37,6 +38,8 @@ if arguments.hostname:
     config['hostname'] = arguments.hostname
 if arguments.cgroup:
     config['linux']['cgroupsPath'] = arguments.cgroup
+if arguments.cgroup_namespace and {'type': 'cgroup'} not in config['linux']['namespaces']:
+    config['linux']['namespaces'].append({'type': 'cgroup'})
 if arguments.pids:
     config['linux'].setdefault('resources', {})['pids'] = {'limit': arguments.pids}
 for mount in arguments.mounts:
