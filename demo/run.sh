@@ -4,27 +4,17 @@
 # STASIS_BUILD is the build directory. Exits non-zero if anything it shows is not true.
 set -uo pipefail
 
-build=$(realpath "${STASIS_BUILD:-$(dirname "$0")/../build}")
-stasis=$build/bin/stasis
 id=stasis-demo-$$
 new=/$id-new
 other=/$id-other
 work=$(mktemp -d /tmp/stasis-demo.XXXXXX) || exit 1
 bundle=$work/bundle
 count=$bundle/rootfs/count
-failed=0
 root_pid=      # of the container, when stasis restored it
 root_start=    # its start time: a pid alone says little
 supervisor=
 
-[ -t 1 ] && terminal=1 || terminal=
-say() { printf '%s\n' "$*"; }
-title() { printf '\n== %s\n' "$*"; }
-
-# The 22nd field of /proc/PID/stat; the name in the 2nd may hold blanks.
-start_of() { [ -n "${1:-}" ] && sed -n 's/^.*) //p' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
-alive() { [ -n "${1:-}" ] && [ "$(start_of "$1")" = "$2" ] && ! grep -q '^State:.[ZX]' "/proc/$1/status" 2>/dev/null; }
-
+. "$(dirname "$0")/lib.sh"
 hierarchies() { # "NAME MOUNTPOINT": each cgroup hierarchy that is mounted whole
   awk '$4 == "/" { for (i = 7; i <= NF; i++) if ($i == "-") { if ($(i+1) ~ /^cgroup2?$/) print $5 } }' /proc/self/mountinfo
 }
@@ -35,8 +25,7 @@ kill_restored() {
   root_pid=
 }
 
-cleanup() {
-  trap '' INT TERM
+clean_up() {
   [ -n "$root_pid" ] && kill_restored
   [ -n "$supervisor" ] && kill "$supervisor" 2>/dev/null && wait "$supervisor" 2>/dev/null
   runc delete -f "$id" >/dev/null 2>&1
@@ -49,51 +38,7 @@ cleanup() {
       [ -d "$dir$name" ] && { say "left behind: $dir$name"; failed=1; }
     done
   done
-  rm -rf --one-file-system "$work"
 }
-finish() { local rc=$?; cleanup; [ "$failed" = 0 ] || rc=1; exit "$rc"; }
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-die() { say "FAILED: $*"; failed=1; exit 1; }
-
-check() { # check TEXT COMMAND...: one line, remembered when untrue
-  local text=$1
-  shift
-  if "$@" >/dev/null 2>&1; then
-    printf '   [true]  %s\n' "$text"
-  else
-    printf '   [FALSE] %s\n' "$text"
-    failed=1
-  fi
-}
-
-took() { # microseconds since $1, as milliseconds
-  local now=${EPOCHREALTIME/[.,]/}
-  printf '%d.%d ms' $(((now - $1) / 1000)) $(((now - $1) % 1000 / 100))
-}
-
-step() { # step TEXT COMMAND...: with its duration; ends the demo when it fails
-  local text=$1 begin=${EPOCHREALTIME/[.,]/} rc=0 turn=0 pid
-  shift
-  "$@" >"$work/step.log" 2>&1 </dev/null &
-  pid=$!
-  if [ -n "$terminal" ]; then
-    while kill -0 "$pid" 2>/dev/null; do
-      printf '\r   %s %s' "${text}" "$(printf '|/-\\' | cut -c$((turn++ % 4 + 1)))"
-      sleep 0.05
-    done
-    printf '\r\033[K'
-  fi
-  wait "$pid" || rc=$?
-  printf '   %-62s %10s\n' "$text" "$(took "$begin")"
-  [ "$rc" = 0 ] && return
-  sed 's/^/     | /' "$work/step.log"
-  for log in "$work"/w*/*.log; do [ -s "$log" ] && { say "     end of $log:"; tail -n 15 "$log" | sed 's/^/     | /'; }; done
-  die "$text (exit status $rc)"
-}
-
 counter() { tail -n 1 "$count" 2>/dev/null || echo 0; }
 counter_moves() { # it grows within ten seconds
   local from
@@ -216,9 +161,7 @@ restore_detached() {
 }
 
 # ---------------------------------------------------------------------------------------------
-[ "$(id -u)" = 0 ] || die "containers need root here; run as root"
-for tool in runc busybox awk sed; do command -v "$tool" >/dev/null || die "$tool is missing; run ./dev deps"; done
-[ -x "$stasis" ] && [ -x "$build/libexec/stasis/criu" ] || die "no build in $build; run ./dev build"
+needs runc busybox awk sed
 mkdir -p "$work"/{w1,w2,w3,i1}
 
 say "$("$stasis" version), $(runc --version | head -n 1), Linux $(uname -r)"
@@ -312,5 +255,4 @@ check "and missed nothing" counter_whole
 step "end it" kill_restored
 check "its parent survives it" kill -0 "$supervisor"
 
-title "$([ "$failed" = 0 ] && echo 'All of it is true.' || echo 'Something above is NOT true.')"
-exit "$failed"
+the_end
