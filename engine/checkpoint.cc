@@ -9,6 +9,7 @@
 #include "cgroups/dump.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
+#include "engine/client_check.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/image/stats.h"
@@ -229,9 +230,13 @@ Result<void> dump_everything(Dump& d) {
 Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::FrozenTree& tree, const Options& options) {
   std::vector<Error> obstacles;
   std::vector<pid_t> others;
+  if (options.client)
+    for (const auto& p : tree.processes()) check_owner(proc, p.pid, *options.client, obstacles);
+  if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   for (const auto& p : tree.processes())
     if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
   auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
+  if (options.client) TRY(check_client_namespaces(owned.flags));
   for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   return owned;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,13 @@ struct JoinNs {
   std::string ns;    // net uts time ipc user mnt cgroup
   std::string file;  // path or decimal pid
   std::string extra;
+};
+
+// The user that a service works for when it is not root: tasks and images must be entirely his own.
+struct Client {
+  uint32_t uid = 0, gid = 0;
+  std::vector<uint32_t> groups;  // supplementary, ascending
+  uint64_t cap_bounding = 0;     // of the client's own process
 };
 
 // Who is the parent of the restored root task, and what the engine does then.
@@ -96,6 +104,8 @@ struct Options {
   std::string action_script;
   uint32_t timeout_seconds = 10;  // for freezing
   uint64_t ghost_limit = 1u << 20;
+
+  std::optional<Client> client;  // the engine has this user's rights then, and next to no capabilities
 
   std::string log_file;
   log::Level log_level = log::Level::kWarning;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "engine/client_check.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/kernel/syscalls.h"
@@ -96,16 +97,23 @@ namespace {
 Result<std::vector<Error>> look_once(const Options& options) {
   std::vector<Error> obstacles;
   const auto proc = TRY(procfs::Procfs::open());
+  // First of all: of somebody else's tasks nothing more can be seen, and nothing should.
+  if (options.client) check_owner(proc, options.pid, *options.client, obstacles);
+  if (!obstacles.empty()) return obstacles;
   auto tree = tasks::find_tree(proc, options.pid);
   if (!tree && tree.error().code() == Code::kTaskGone)
     return fail(Error(Code::kTaskGone, cat("there is no process ", options.pid)).about(cat("pid ", options.pid)));
   const auto processes = TRY(std::move(tree));
+  if (options.client)
+    for (const auto& p : processes) check_owner(proc, p.pid, *options.client, obstacles);
+  if (!obstacles.empty()) return obstacles;
   std::vector<pid_t> others;
   for (const auto& p : processes)
     if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
   const auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
   // Another user namespace would make every further look fail for reasons of its own.
   if (owned.flags & CLONE_NEWUSER) return obstacles;
+  if (options.client) TRY(check_client_namespaces(owned.flags));
 
   files::DumpEnv env{.options = options, .proc = proc, .root_pid = options.pid};
   std::optional<mounts::Table> table;

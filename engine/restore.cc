@@ -17,6 +17,7 @@
 #include "cgroups/root_option.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
+#include "engine/client_check.h"
 #include "engine/engine.h"
 #include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
@@ -311,6 +312,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto proc = TRY(procfs::Procfs::open());
   const auto images = TRY(image::Reader::open(options.images_dir.get()));
   const auto snapshot = TRY(tasks::load(images));
+  if (options.client) TRY(check_client_images(snapshot, *options.client));
   if (options.cgroup_roots_required && !snapshot.cgroup)
     return fail(
         Error(Code::kCgroupRoot, "the images hold no control groups; the checkpoint was made without --manage-cgroups")
@@ -381,6 +383,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
 
   std::vector<tasks::Driven> driven;
   result.stats.pages_restored = TRY(drive(proc, snapshot, plan, shared, stubs, driven));
+  for (auto& d : driven) d.as_client = options.client.has_value();
   log::info("restore: memory is filled");
   TRY(finish(proc, snapshot, plan, shared, driven));
   result.stats.restore_us = us_since(start);

@@ -14,6 +14,7 @@
 #include "engine/cli/config_file.h"
 #include "engine/cli/process.h"
 #include "engine/rpc/server.h"
+#include "engine/rpc/service.h"
 
 namespace stasis::cli {
 namespace {
@@ -25,9 +26,11 @@ constexpr std::string_view kUsage =
     "  criu restore [options] --exec-cmd -- COMMAND [ARGS]\n"
     "  criu check [--feature NAME]      is the kernel fit for it?\n"
     "  criu swrk FD                     serve one client on a connected socket\n"
+    "  criu service [--address PATH] [-d] [--pidfile FILE] [-W DIR]\n"
+    "                                   serve every client that connects to the socket PATH (mode 0600)\n"
     "\nOptions:\n";
 
-constexpr std::string_view kUnbuilt[] = {"pre-dump", "page-server", "service", "dedup", "lazy-pages", "cpuinfo"};
+constexpr std::string_view kUnbuilt[] = {"pre-dump", "page-server", "dedup", "lazy-pages", "cpuinfo"};
 
 // Relative paths are CRIU's way taken from the work directory; one that exists from here is meant from here.
 void anchor(std::string& path) {
@@ -104,6 +107,21 @@ int swrk(const Request& request, const Result<Request>& defaults, const Engine& 
   return report(become(outcome.exec_cmd)), 1;
 }
 
+int service(Request request, const Engine& engine) {
+  if (request.words.size() != 1) return report(Error(Code::kUsage, "service takes no words")), 1;
+  rpc::ServiceOptions options;
+  // What is about the service itself is no default for the requests.
+  auto& opts = request.opts;
+  if (opts.has_ps()) options.address = opts.ps().address();
+  if (opts.ps().has_port() || opts.ps().has_fd())
+    return report(Error(Code::kUsage, "service listens on a unix socket: it takes no port")), 1;
+  options.work_dir = opts.stasis_work_dir();
+  options.pidfile = opts.stasis_pidfile();
+  options.daemon = request.daemon || opts.stasis_restore_detached();
+  opts.clear_ps(), opts.clear_stasis_work_dir(), opts.clear_stasis_pidfile(), opts.clear_stasis_restore_detached();
+  return rpc::run_service(options, std::move(request), engine);
+}
+
 // Config files first, the command line over them.
 Result<Request> with_configs(const Request& asked, std::span<const std::string> args) {
   Request request;
@@ -124,6 +142,7 @@ int run_command(const Request& asked, std::span<const std::string> args, const E
   auto request = with_configs(asked, args);
   if (command == "swrk") return swrk(asked, request, engine);
   if (!request) return report(request.error()), 1;
+  if (command == "service") return service(std::move(*request), engine);
   auto taken = take_exec_cmd(*request, 1);
   if (!taken) return report(taken.error()), 1;
   if (request->exec_cmd && command != "restore")
@@ -158,7 +177,7 @@ int criu_main(int argc, char** argv, const Engine& engine) {
     report(Error(Code::kUnsupportedOption, cat("the command ", command, " is not built yet")).about(command));
     return 1;
   }
-  if (command != "dump" && command != "restore" && command != "check" && command != "swrk") {
+  if (command != "dump" && command != "restore" && command != "check" && command != "swrk" && command != "service") {
     report(Error(Code::kUsage, cat("unknown command \"", command, "\"")).about(command));
     return 1;
   }

@@ -19,6 +19,7 @@ struct Request {
   bool help = false;
   bool version = false;
   bool exec_cmd = false;  // the words after the sub-command are the supervisor
+  bool daemon = false;    // service
   bool default_config = true;
   std::optional<std::string> config_file;
   std::vector<std::string> features;  // check --feature

@@ -2,10 +2,12 @@
 #include "engine/kernel/syscalls.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <cerrno>
@@ -91,6 +93,29 @@ Result<RobustList> get_robust_list(pid_t tid) {
   size_t length = 0;
   if (::syscall(__NR_get_robust_list, tid, &head, &length) < 0) return fail_sys("get_robust_list", cat("pid ", tid));
   return RobustList{reinterpret_cast<uint64_t>(head), length};
+}
+
+Result<void> set_capabilities(uint64_t permitted) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  for (int i = 0; i < 2; ++i) data[i].permitted = data[i].effective = static_cast<uint32_t>(permitted >> (32 * i));
+  if (::syscall(__NR_capset, &header, data) < 0) return fail_sys("capset");
+  return {};
+}
+
+Result<void> new_session_keyring() {
+  constexpr int kJoinSessionKeyring = 1;
+  if (::syscall(__NR_keyctl, kJoinSessionKeyring, nullptr) < 0 && errno != ENOSYS && errno != EPERM)
+    return fail_sys("keyctl(JOIN_SESSION_KEYRING)");
+  return {};
+}
+
+Result<Fd> peer_pidfd(int socket) {
+  constexpr int kPeerPidfd = 77;  // SO_PEERPIDFD
+  int fd = -1;
+  socklen_t size = sizeof(fd);
+  if (::getsockopt(socket, SOL_SOCKET, kPeerPidfd, &fd, &size) < 0) return fail_sys("getsockopt(SO_PEERPIDFD)");
+  return Fd(fd);
 }
 
 Result<void> setns(int fd, int type, std::string_view name) {

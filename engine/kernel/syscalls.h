@@ -82,6 +82,12 @@ struct RobustList {
 };
 Result<RobustList> get_robust_list(pid_t tid);
 
+// capset(2) of this thread: permitted and effective; nothing is inheritable.
+Result<void> set_capabilities(uint64_t permitted);
+// keyctl(2): a session keyring of our own, so that that of the parent is not passed on. Kernels without keyrings pass.
+Result<void> new_session_keyring();
+// SO_PEERPIDFD (6.5), unix(7): the process that connected, however long ago; an error where the kernel lacks it.
+Result<Fd> peer_pidfd(int socket);
 Result<void> setns(int fd, int type, std::string_view name);
 Result<void> unshare(unsigned long flags);
 // Copies memory of another process; both fail unless every byte was moved.

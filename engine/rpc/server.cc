@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/rpc/server.h"
 
+#include <poll.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "engine/base/log.h"
 #include "engine/base/strings.h"
@@ -17,8 +20,8 @@ namespace {
 
 class Server {
  public:
-  Server(Fd socket, const Result<cli::Request>& defaults, const cli::Engine& engine)
-      : socket_(std::move(socket)), defaults_(defaults), engine_(engine) {}
+  Server(Fd socket, const Result<cli::Request>& defaults, const cli::Engine& engine, const Connection& connection)
+      : socket_(std::move(socket)), defaults_(defaults), engine_(engine), connection_(connection) {}
 
   Outcome run() {
     auto usable = check_socket(socket_.get());
@@ -36,6 +39,7 @@ class Server {
  private:
   // One request; whether another may follow.
   bool step() {
+    if (!wait_for_request()) return false;
     auto record = receive(socket_.get());
     if (!record) return answer(failure(pb::EMPTY, record.error())), false;
     if (!*record) return false;  // the end; what was answered before decides the status
@@ -45,8 +49,17 @@ class Server {
     return request->keep_open() && is_question(request->type());
   }
 
+  // False: the service ends, and nothing was asked yet.
+  bool wait_for_request() const {
+    pollfd items[] = {{socket_.get(), POLLIN, 0}, {connection_.stop, 0, 0}};
+    while (poll(items, 2, -1) < 0)
+      if (errno != EINTR) return false;
+    return items[0].revents != 0;
+  }
+
   pb::criu_resp handle(const pb::criu_req& request) {
     const auto type = request.type();
+    if (connection_.refusal) return failure(type, *connection_.refusal);
     // Questions are answered without a look at opts: libcriu sends half-filled ones along.
     if (type == pb::VERSION) return version_response();
     if (type == pb::FEATURE_CHECK) return features_response();
@@ -71,12 +84,31 @@ class Server {
     if (!defaults_->unsupported.empty())
       return fail(Code::kUnsupportedOption, cat(defaults_->unsupported[0], " (of a config file) is not built yet"));
     cli::Env env{.action = action, .door = cli::Door::kRpc};
-    env.peer = TRY(peer_pid(socket_.get()));
-    const pb::criu_opts opts = TRY(effective_options(defaults_->opts, asked));
+    env.peer = connection_.peer ? connection_.peer->pid : TRY(peer_pid(socket_.get()));
+    if (connection_.client) TRY(check_client_options(asked));  // before any file of its choice is read
+    pb::criu_opts opts = TRY(effective_options(defaults_->opts, asked));
+    TRY(fit_to_connection(opts));
     auto dirs = TRY(cli::open_directories(opts, env));
+    if (connection_.peer) TRY(check_alive(*connection_.peer));
     log_ = TRY(cli::open_log(opts, env, dirs));
     if (fchdir(dirs.work.get()) != 0) return fail_sys("enter the work directory");
-    return cli::validate(opts, env, std::move(dirs));
+    Options options = TRY(cli::validate(opts, env, std::move(dirs)));
+    options.client = connection_.client;
+    return options;
+  }
+
+  Result<void> fit_to_connection(pb::criu_opts& opts) const {
+    if (!connection_.peer) return {};
+    for (const auto& [given, name] :
+         {std::pair{opts.rst_sibling(), "rst_sibling"}, {opts.inherit_fd_size() > 0, "inherit_fd"}})
+      if (given)
+        return fail(
+            Error(Code::kBadOption, cat(name, " is about the engine's own process: it needs swrk, not the service"))
+                .about(name));
+    if (!connection_.client) return {};
+    TRY(check_client_options(opts));
+    opts.set_manage_cgroups_mode(pb::IGNORE);
+    return {};
   }
 
   Result<pb::criu_resp> dump(const pb::criu_opts& asked) {
@@ -111,6 +143,7 @@ class Server {
   Fd socket_;
   const Result<cli::Request>& defaults_;
   const cli::Engine& engine_;
+  const Connection& connection_;
   int status_ = 1;
   std::vector<std::string> exec_cmd_;
   Fd log_;
@@ -148,8 +181,9 @@ Result<pb::criu_opts> effective_options(const pb::criu_opts& defaults, const pb:
   return merged.opts;
 }
 
-Outcome serve(Fd socket, const Result<cli::Request>& defaults, const cli::Engine& engine) {
-  return Server(std::move(socket), defaults, engine).run();
+Outcome serve(Fd socket, const Result<cli::Request>& defaults, const cli::Engine& engine,
+              const Connection& connection) {
+  return Server(std::move(socket), defaults, engine, connection).run();
 }
 
 }  // namespace stasis::rpc

@@ -69,15 +69,17 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   return out;
 }
 
-Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, pid_t root) {
+Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options) {
+  // Suspending filters needs CAP_SYS_ADMIN; a client's tasks have none (engine/client_check.h).
+  const unsigned long flags = PTRACE_O_TRACESYSGOOD | (options.client ? 0 : PTRACE_O_SUSPEND_SECCOMP);
   bool news = false;
-  for (auto& process : TRY(find_tree(proc, root))) {
+  for (auto& process : TRY(find_tree(proc, options.pid))) {
     if (process.zombie) continue;
     auto tids = proc.threads(process.pid);
     if (!tids) continue;
     for (pid_t tid : *tids) {
       if (seen.contains(tid)) continue;
-      auto seized = kernel::seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
+      auto seized = kernel::seize(tid, flags);
       if (!seized) {
         const auto stat = proc.thread_stat(process.pid, tid);
         if (!stat || stat->state == 'Z' || stat->state == 'X') continue;  // ended meanwhile
@@ -125,13 +127,13 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   // the engine is killed. A frozen task does not reach a ptrace stop, so a paused container is
   // seized frozen and then thawed: every task stops before its first instruction.
   if (tree.freezer_ && tree.freezer_->was_frozen()) {
-    while (TRY(tree.seize_new(proc, seen, options.pid))) {
+    while (TRY(tree.seize_new(proc, seen, options))) {
     }
     TRY(tree.freezer_->thaw());
     TRY(tree.collect_stops(timeout_ms));
   }
   // Running tasks may fork until they stop: seize until a round finds nothing new.
-  while (TRY(tree.seize_new(proc, seen, options.pid))) TRY(tree.collect_stops(timeout_ms));
+  while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(timeout_ms));
   tree.processes_ = TRY(find_tree(proc, options.pid));
   for (auto& p : tree.processes_) {
     p.pidfd = TRY(kernel::pidfd_open(p.pid));

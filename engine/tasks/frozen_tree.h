@@ -76,7 +76,7 @@ class FrozenTree {
 
  private:
   FrozenTree() = default;
-  Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, pid_t root);
+  Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options);
   Result<void> collect_stops(int timeout_ms);
   void release();
 

@@ -278,7 +278,10 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
       batch.add(__NR_prctl, PR_SET_SECCOMP, 1);
       batch.must("prctl(PR_SET_SECCOMP)");
     }
-    TRY(add_creds(batch, t.creds(), d.image->extras[i]));
+    if (d.as_client)
+      drop_capabilities(batch);
+    else
+      TRY(add_creds(batch, t.creds(), d.image->extras[i]));
     if (no_new_privs) {
       batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
       batch.must("prctl(PR_SET_NO_NEW_PRIVS)");

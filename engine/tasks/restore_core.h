@@ -19,6 +19,7 @@ struct Driven {
   const TaskImage* image = nullptr;
   remote::Runner runner;
   std::vector<pid_t> tids;  // host tids, in the order of image->threads; leader first
+  bool as_client = false;   // ids are the engine's already (Options::client)
 };
 
 // Creates the other threads; they are traced and stopped when this returns.

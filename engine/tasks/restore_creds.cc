@@ -75,4 +75,12 @@ Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb:
   return {};
 }
 
+void drop_capabilities(remote::Batch& batch) {
+  batch.add(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const __user_cap_data_struct none[2] = {};
+  batch.add(__NR_capset, batch.put(header), batch.data(none, sizeof(none)));
+  batch.must("capset");
+}
+
 }  // namespace stasis::tasks

@@ -321,8 +321,13 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
   stubs.root_pidfd_ = Fd(pidfd);
   stubs.go_read_.reset();
   // From here on the root dies with us, and with it, in a pid namespace, everything else.
-  TRY(kernel::seize(got, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP));
+  TRY(kernel::seize(got, stubs.seize_flags()));
   return stubs;
+}
+
+unsigned long Stubs::seize_flags() const {
+  // Suspending filters needs CAP_SYS_ADMIN; a client's tasks have none.
+  return PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | (env_->options.client ? 0 : PTRACE_O_SUSPEND_SECCOMP);
 }
 
 Error Stubs::stub_error() const {
@@ -400,7 +405,7 @@ Result<void> Stubs::seize_all() {
   for (size_t i = 0; i < env_->plan.nodes.size(); ++i) {
     const pid_t pid = host_pid(i);
     if (pid <= 0) return fail(Code::kInternal, cat("stub ", i, " has not said its pid"));
-    if (pid != root_) TRY(kernel::seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP));
+    if (pid != root_) TRY(kernel::seize(pid, seize_flags()));
     TRY(kernel::interrupt(pid));
     while (true) {
       const auto stop = TRY(kernel::wait_stop(pid));

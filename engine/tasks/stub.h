@@ -104,6 +104,7 @@ class Stubs {
   explicit Stubs(StubEnv& env) : env_(&env) {}
   Result<void> wait_bytes(size_t count);
   Error stub_error() const;
+  unsigned long seize_flags() const;
 
   StubEnv* env_;
   pid_t root_ = 0;

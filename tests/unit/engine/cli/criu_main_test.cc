@@ -91,7 +91,7 @@ TEST_F(CriuMain, HelpAndUsage) {
 }
 
 TEST_F(CriuMain, UnbuiltCommandsAreRefusedByName) {
-  for (const auto* command : {"pre-dump", "page-server", "service", "dedup", "lazy-pages", "cpuinfo"}) {
+  for (const auto* command : {"pre-dump", "page-server", "dedup", "lazy-pages", "cpuinfo"}) {
     const Ran ran = run({command});
     EXPECT_EQ(ran.status, 1);
     EXPECT_NE(ran.out.find("STASIS-E-UNSUPPORTED-OPTION"), std::string::npos) << ran.out;
