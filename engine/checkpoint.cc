@@ -209,7 +209,7 @@ Result<void> dump_everything(Dump& d) {
 
   TRY(dump_tree(d));
   const auto sets = TRY(dump_cgroups(d));
-  TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.ids, d.images));
+  TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.options, d.ids, d.images));
   TRY(dump_mounts(d));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {

@@ -25,6 +25,7 @@
 #include "engine/memory/restore_memory.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/net.h"
 #include "engine/tasks/restore_core.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
@@ -52,6 +53,7 @@ struct Plan {
   tasks::TreePlan tree;
   mounts::RestorePlan mounts;
   cgroups::RestorePlan cgroups;
+  namespaces::NetPlan net;
   tasks::Pool pool;
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
@@ -151,6 +153,8 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     plan.mounts = TRY(mounts::plan_restore(s.mounts, options));
   }
   TRY(plan_namespaces(proc, s, options, keep, plan));
+  if (plan.new_namespaces & CLONE_NEWNET)
+    plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
   TRY(plan_pool(proc, s, plan.pool));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size()));
@@ -368,6 +372,9 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   TRY(check_interrupted());
   log::info("restore: root task is pid ", stubs.root());
   if (plan.new_namespaces) TRY(notifier.notify("setup-namespaces", stubs.root()));
+  std::optional<namespaces::Network> network;
+  if (plan.new_namespaces & CLONE_NEWNET)
+    network.emplace(TRY(namespaces::Network::create(plan.net, stubs.root_pidfd())));
   TRY(stubs.next_stage());
   log::info("restore: namespaces and mounts are set up");
   if (plan.new_namespaces) TRY(notifier.notify("post-setup-namespaces"));
@@ -389,6 +396,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   result.stats.restore_us = us_since(start);
   log::info("restore: all tasks are ready");
   TRY(check_interrupted());
+  if (network) TRY(network->connect());
   TRY(notifier.notify("post-restore", stubs.root()));
   TRY(check_interrupted());
   const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
@@ -397,6 +405,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
 
   if (ground) TRY(ground->restore_freezer());
   if (ground) ground->commit();
+  if (network) network->commit();
   stubs.commit();
   let_go(driven);
   // What is released is not taken back: a signal that came after the last look must not

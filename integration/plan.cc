@@ -120,8 +120,7 @@ Result<Plan> plan_oci(const oci::Spec& spec, const std::string& bundle, const ru
     if (!container->rootfs.empty()) plan.root = container->rootfs;
   }
   for (const oci::Namespace& ns : spec.namespaces) {
-    const std::string fresh = ns.type == "network" ? "empty" : "new";
-    plan.namespaces.emplace_back(ns.type, ns.path.empty() ? fresh : ns.path);
+    plan.namespaces.emplace_back(ns.type, ns.path.empty() ? "new" : ns.path);
   }
   add_mounts(spec, bundle, host, plan);
   add_masked(spec, host, plan);

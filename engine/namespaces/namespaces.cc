@@ -7,7 +7,7 @@
 
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
-#include "proto/net.pb.h"
+#include "engine/namespaces/net.h"
 
 namespace stasis::namespaces {
 namespace {
@@ -125,28 +125,28 @@ void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Own
     else
       obstacles.push_back(std::move(inside).error());
   }
-  if ((owned.flags & CLONE_NEWNET) && owned.external_net.empty() && !(options.empty_ns & CLONE_NEWNET))
-    find_net_obstacles(proc, root, obstacles);
+  if ((owned.flags & CLONE_NEWNET) && owned.external_net.empty() && !(options.empty_ns & CLONE_NEWNET)) {
+    auto inside = Inside::enter(pidfd, CLONE_NEWNET);
+    if (inside)
+      find_net_obstacles(proc, root, obstacles);
+    else
+      obstacles.push_back(std::move(inside).error());
+  }
 }
 
-Result<void> dump(int pidfd, const Owned& owned, const Ids& ids, image::Writer& images) {
+Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images) {
   const unsigned long mine = owned.flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
   auto inside = TRY(Inside::enter(pidfd, mine));
   if (mine & CLONE_NEWUTS) TRY(dump_uts(ids.uts_ns_id(), images));
   if (mine & CLONE_NEWIPC) TRY(dump_ipc(ids.ipc_ns_id(), images));
-  if (mine & CLONE_NEWNET) {
-    pb::netns_entry entry;
-    if (!owned.external_net.empty()) entry.set_ext_key(owned.external_net);
-    TRY(images.put(image::Kind::kNetns, cat("netns-", ids.net_ns_id(), ".img"), entry));
-    if (owned.external_net.empty()) TRY(dump_net(ids.net_ns_id(), images));
-  }
+  if (mine & CLONE_NEWNET)
+    TRY(dump_net(ids.net_ns_id(), owned.external_net, (options.empty_ns & CLONE_NEWNET) != 0, images));
   return {};
 }
 
 Result<void> restore(const image::Reader& images, unsigned long flags, const Ids& ids) {
   if (flags & CLONE_NEWUTS) TRY(restore_uts(ids.uts_ns_id(), images));
   if (flags & CLONE_NEWIPC) TRY(restore_ipc(ids.ipc_ns_id(), images));
-  if (flags & CLONE_NEWNET) TRY(restore_net(ids.net_ns_id(), images));
   return {};
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which namespaces(7) the container has for itself, and how to look into them. Each kind's
-// own state (uts.cc, ipc.cc, net.cc) has its dump and its restore side by side; the mount
+// own state (uts.cc, ipc.cc, net.h) has its dump and its restore side by side; the mount
 // namespace is the mounts room's, the cgroup namespace the cgroups room's.
 #pragma once
 
@@ -62,8 +62,9 @@ class Inside {
 // Obstacles inside the container's ipc and net namespaces.
 void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Owned& owned, const Options& options,
                     std::vector<Error>& obstacles);
-Result<void> dump(int pidfd, const Owned& owned, const pb::task_kobj_ids_entry& ids, image::Writer& images);
-// In the restored root task, inside its new namespaces, before its mounts.
+Result<void> dump(int pidfd, const Owned& owned, const Options& options, const pb::task_kobj_ids_entry& ids,
+                  image::Writer& images);
+// In the restored root task, inside its new namespaces, before its mounts. The network is made from outside: net.h.
 Result<void> restore(const image::Reader& images, unsigned long flags, const pb::task_kobj_ids_entry& ids);
 
 // uts.cc
@@ -73,9 +74,5 @@ Result<void> restore_uts(uint32_t id, const image::Reader& images);
 void find_ipc_obstacles(std::vector<Error>& obstacles);
 Result<void> dump_ipc(uint32_t id, image::Writer& images);
 Result<void> restore_ipc(uint32_t id, const image::Reader& images);
-// net.cc
-void find_net_obstacles(const procfs::Procfs& proc, pid_t root, std::vector<Error>& obstacles);
-Result<void> dump_net(uint32_t id, image::Writer& images);
-Result<void> restore_net(uint32_t id, const image::Reader& images);
 
 }  // namespace stasis::namespaces

@@ -85,6 +85,7 @@ class Stubs {
   ~Stubs();
 
   pid_t root() const { return root_; }
+  int root_pidfd() const { return root_pidfd_.get(); }
   // Lets the root stub go on to its next stage, and waits until it has finished that.
   // Stages: 1 cgroups and namespaces entered; 2 namespaces and mounts set up; 3 everything
   // else, in all stubs: they are parked.
