@@ -12,7 +12,7 @@ net_names() {
 }
 inside() { nsenter -t "$(pid_of)" -n "$@"; }
 devices_left() { ip -o link show 2>/dev/null | sed -n "s/^[0-9]*: \(${NET}[^:@]*\).*/\1/p"; }
-remove_devices() { for device in $(devices_left); do ip link del "$device" 2>/dev/null; done; }
+remove_devices() { for device in $(devices_left); do ip link del "$device" 2>/dev/null || true; done; }
 # Cases are subshells: what they made on the host goes with them.
 net_case() {
   command -v ip >/dev/null || { echo "skip: iproute2 is not installed"; exit 0; }
@@ -47,7 +47,13 @@ describe_network() {
   nsenter -t "$1" -n ip -o link | sed 's/@[^:]*:/:/; s/qdisc.*link/link/; s/link-netnsid.*//; s/,NO-CARRIER\|NO-CARRIER,\|,LOWER_UP\|,M-DOWN//' | tr -s ' '
   nsenter -t "$1" -n sh -c 'cat /proc/sys/net/ipv4/conf/eth0/rp_filter /proc/sys/net/ipv4/conf/all/forwarding 2>/dev/null'
 }
-answers() { [[ $(timeout 10 busybox wget -q -O - -T 5 "http://$1/n" 2>/dev/null) =~ ^[0-9]+$ ]]; }
+answers() { # ADDRESS[:PORT]: the counter, over HTTP
+  /usr/bin/python3 - "$1" <<'PY' >/dev/null 2>&1
+import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+int(opener.open(f'http://{sys.argv[1]}/n', timeout=5).read())
+PY
+}
 _same_network() { describe_network "$1" >"$CASE/after"; cmp -s "$CASE/before" "$CASE/after"; }
 take() {
   must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
@@ -201,7 +207,7 @@ case_bad_externals() {
     ABOUT=$external must_fail BAD-OPTION stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach --external "$external"
   done
   [[ -z $(tasks_left) ]] || fail "tasks are left"
-  bring --external "veth[eth0]:${NET}n@$BRIDGE"
+  bring --veth-pair "eth0=${NET}n@$BRIDGE"
   until_true "an answer after restore" answers "$SUBNET.2"
 }
 
@@ -220,7 +226,8 @@ PY
   start
   until_true "an answer" answers 127.0.0.1:39871
   take
-  busybox nc -l -s 127.0.0.1 -p 39871 </dev/null >/dev/null 2>&1 &
+  /usr/bin/python3 -c 'import socket, time
+s = socket.create_server(("127.0.0.1", 39871)); time.sleep(1000)' </dev/null >/dev/null 2>&1 &
   echo $! >>"$CASE/pids"
   until_true "a stranger on the port" grep -qs ':9BBF 00000000:0000 0A' /proc/net/tcp
   must_fail RESTORE-FAILED stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach
@@ -228,6 +235,7 @@ PY
   [[ -z $(tasks_left) ]] || fail "tasks are left"
   kill -KILL "$(tail -n 1 "$CASE/pids")"
   wait || true
+  : >"$CASE/pids"
   bring
   until_true "an answer after restore" answers 127.0.0.1:39871
 }
@@ -242,6 +250,39 @@ case_failed_restore_leaves_no_device() {
     --external "veth[eth0]:${NET}n@$BRIDGE" --action-script "$CASE/script"
   _gone "${NET}n" || fail "the veth is left"
   [[ -z $(tasks_left) ]] || fail "tasks are left"
+}
+
+# podman's default bridge: an external network namespace, which stays podman's business, and a published port.
+podman_here() { podman --root "$CASE/podman" --runroot "$CASE/podrun" --tmpdir "$CASE/podtmp" --network-config-dir "$CASE/podnet" \
+  --storage-driver vfs --cgroup-manager cgroupfs --events-backend file "$@"; }
+podman_gone() {
+  local bridge
+  bridge=$(podman_here network inspect -f '{{.NetworkInterface}}' stasis 2>/dev/null) || true
+  podman_here rm -f -a -t 0 >/dev/null 2>&1 || true
+  [[ $bridge != podman[1-9]* ]] || ip link del "$bridge" 2>/dev/null || true
+  umount "$CASE/podman/vfs" "$CASE/podman" 2>/dev/null || true
+}
+case_podman_bridge_and_published_port() {
+  command -v podman >/dev/null || { echo "skip: podman is not installed"; return 0; }
+  net_case
+  trap 'podman_gone; remove_devices' EXIT
+  # Its own network, so that the host's podman bridge is not touched.
+  mkdir -p "$CASE/podnet"
+  make_bundle true
+  podman_here network create --subnet "$SUBNET.0/24" stasis >"$CASE/said" 2>&1 || fail "podman network create: $(<"$CASE/said")"
+  tar -C "$BUNDLE/rootfs" -c . | podman_here import - stasis-web >"$CASE/said" 2>&1 || fail "podman import: $(tail -n 1 "$CASE/said")"
+  podman_here run -d --name "$ID" --network stasis -p 127.0.0.1:39872:80 --runtime runc --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 \
+    -v "$FILES:/files" stasis-web httpd -f -p 80 -h /files >"$CASE/said" 2>&1 </dev/null || { echo "skip: podman run: $(tail -n 1 "$CASE/said")"; return 0; }
+  echo 41 >"$FILES/n"
+  until_true "an answer of the published port" answers 127.0.0.1:39872
+  must podman_here container checkpoint "$ID"
+  ! answers 127.0.0.1:39872 || fail "it still answers"
+  echo 42 >"$FILES/n"
+  must podman_here container restore "$ID"
+  until_true "an answer of the published port after restore" answers 127.0.0.1:39872
+  must podman_here container checkpoint "$ID"
+  must podman_here container restore "$ID"
+  until_true "an answer after the second restore" answers 127.0.0.1:39872
 }
 
 run_cases
