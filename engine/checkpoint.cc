@@ -202,6 +202,7 @@ Result<void> dump_everything(Dump& d) {
   if (d.mounts) env.mounts = &*d.mounts;
   env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : d.tree.processes()) env.pids.insert(p.pid);
+  env.net_ns_id = d.ids.net_ns_id();
   files::DumpOutput output;
   output.images = &d.images;
   files::Collector files(env, output);

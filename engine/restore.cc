@@ -338,7 +338,8 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   // Binds of control groups may show those that were made just now.
   if (auto missing = mounts::missing_sources(plan.mounts); !missing.empty()) return fail(std::move(missing.front()));
   const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size()));
-  files::RestoreEnv files_env{.options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys};
+  files::RestoreEnv files_env{
+      .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   tasks::StubEnv env{.snapshot = snapshot,

@@ -352,7 +352,7 @@ constexpr OptionSpec kTable[] = {
     {0, "cgroup-dump-controller", kReq, false, kYes, kDump, "cgroup_dump_controller", "NAME", "a controller to look at", list<&O::mutable_cgroup_dump_controller>},
     {0, "cgroup-props", kReq, false, kRefused, kDump, "cgroup_props", "TEXT", "a table of properties", text<&O::mutable_cgroup_props>},
     {0, "cgroup-props-file", kReq, false, kRefused, kDump, "cgroup_props_file", "FILE", "a table of properties", text<&O::mutable_cgroup_props_file>},
-    // --- network; sockets are refused by name until they are built, so these change nothing yet
+    // --- network; connections are refused by name until they are built, so these change nothing yet
     {0, "tcp-established", kNone, true, kYes, kBoth, "tcp_established", "", "allow established TCP connections", flag<&O::set_tcp_established>},
     {0, "skip-in-flight", kNone, true, kNoOp, kDump, "tcp_skip_in_flight", "", "TCP handshakes under way", flag<&O::set_tcp_skip_in_flight>},
     {0, "tcp-close", kNone, true, kNoOp, kBoth, "tcp_close", "", "restore TCP connections closed", flag<&O::set_tcp_close>},

@@ -44,6 +44,7 @@ struct DumpEnv {
   const mounts::Table* mounts = nullptr;  // of the container; null: it shares the engine's
   Fd root_dir;                            // O_PATH of the mount namespace's root
   std::set<pid_t> pids;                   // host pids of the container
+  uint32_t net_ns_id = 0;                 // of the container, in images
 };
 
 // Collected besides files.img.
@@ -62,6 +63,7 @@ struct RestoreEnv {
   const Options& options;
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
+  const pb::manifest_entry* manifest = nullptr;       // null: images of another engine
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   std::map<uint32_t, Fd> masters;                     // of pseudo terminals, by index: made with the mounts
@@ -88,7 +90,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kTty;
+extern const FileKind kRegular, kPipe, kTty, kInetSocket;
 
 // Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
 Result<void> check_owner(const Candidate& candidate);

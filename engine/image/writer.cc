@@ -27,6 +27,7 @@ struct WriterState {
   std::map<std::string, FileSum> files;  // closed ones
   size_t open_files = 0;
   google::protobuf::RepeatedPtrField<pb::task_extra> extras;
+  google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
 };
 
 struct OpenImage {
@@ -257,6 +258,7 @@ Result<void> Writer::put(Kind kind, const std::string& name, const google::proto
 }
 
 void Writer::add_task_extra(const pb::task_extra& extra) { *state_->extras.Add() = extra; }
+void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 
 Result<void> Writer::commit(bool sync) {
   WriterState& state = *state_;
@@ -272,6 +274,7 @@ Result<void> Writer::commit(bool sync) {
     file->set_crc32c(sum.crc32c);
   }
   *manifest.mutable_task_extras() = state.extras;
+  *manifest.mutable_socket_extras() = state.socket_extras;
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(sync_files(state));

@@ -84,6 +84,7 @@ class Writer {
   Result<RawFile> open_raw(const std::string& name);
   // Goes into the manifest at commit.
   void add_task_extra(const pb::task_extra& extra);
+  void add_socket_extra(const pb::socket_extra& extra);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a
   // file is still open or inventory.img was not written. `sync` off leaves out every fsync.

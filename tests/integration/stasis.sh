@@ -216,8 +216,9 @@ case_made_by_stasis_restored_by_runc() {
 }
 
 case_check_lists_every_obstacle() {
-  prepared "exec 9>/tmp/gone; rm /tmp/gone; nc -l -p 7777 & $COUNTER"
-  until_true "a listening socket" grep -qs ':1E61 ' "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
+  # nc connects to itself: a listening socket alone would be no obstacle.
+  prepared "exec 9>/tmp/gone; rm /tmp/gone; (sleep 1000 | nc -l -p 7777) & (sleep 1000 | until nc 127.0.0.1 7777; do :; done) & $COUNTER"
+  until_true "a connection" grep -qsE ':1E61 [0-9A-F:]+ 01 ' "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
   must_fail UNSUPPORTED stasis check --container "$ID"
   grep -q 'socket' "$CASE/said" && grep -qE 'gone|deleted' "$CASE/said" || fail "not both obstacles: $(tr '\n' ' ' <"$CASE/said")"
   is_running

@@ -3,6 +3,7 @@
 // name the object and leave the program as it was.
 #include "live.h"
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -52,10 +53,66 @@ static void h_unix_pair(void) {
   CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
   hold(ends[0]);
 }
-static void h_inet_socket(void) {
+static int listening(struct sockaddr_in *address) {
   int fd = socket(AF_INET, SOCK_STREAM, 0);
+  socklen_t size = sizeof *address;
+  *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  CHECK(bind(fd, (void *)address, size) == 0 && listen(fd, 1) == 0 && getsockname(fd, (void *)address, &size) == 0);
+  return fd;
+}
+static int connected(const struct sockaddr_in *address) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(connect(fd, (void *)address, sizeof *address) == 0);
+  return fd;
+}
+static void h_tcp_connection(void) {
+  struct sockaddr_in address;
+  int server = listening(&address), client = connected(&address);
+  CHECK(accept(server, NULL, NULL) >= 0);
+  hold(client);
+}
+static void h_tcp_ended(void) {
+  struct sockaddr_in address;
+  struct linger hard = {1, 0};
+  int server = listening(&address), client = connected(&address), peer = accept(server, NULL, NULL);
+  CHECK(setsockopt(peer, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+  close(peer), close(server);
+  hold(client);
+}
+static void h_unaccepted_connection(void) {
+  struct sockaddr_in address;
+  int server = listening(&address);
+  connected(&address);
+  hold(server);
+}
+static void h_udp_queue(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  CHECK(bind(fd, (void *)&address, sizeof address) == 0 && listen(fd, 1) == 0);
+  socklen_t size = sizeof address;
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  CHECK(bind(fd, (void *)&address, size) == 0 && getsockname(fd, (void *)&address, &size) == 0);
+  CHECK(sendto(fd, "x", 1, 0, (void *)&address, size) == 1);
+  hold(fd);
+}
+static void h_multicast_group(void) {
+  struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe1020304), .imr_ifindex = 1};
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
+  hold(fd);
+}
+static void h_packet_filter(void) {
+  struct sock_filter all = {0x06, 0, 0, 0xffff};  // ret #65535
+  struct sock_fprog program = {1, &all};
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  CHECK(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+  hold(fd);
+}
+static void h_raw_socket(void) { hold(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); }
+static void h_foreign_socket(void) {  // of a network namespace that the task has left
+  int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  CHECK(own >= 0 && unshare(CLONE_NEWNET) == 0);
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  CHECK(setns(own, CLONE_NEWNET) == 0);
+  close(own);
   hold(fd);
 }
 static void h_netlink_socket(void) { hold(socket(AF_NETLINK, SOCK_RAW, 0)); }
@@ -168,7 +225,8 @@ static void h_shared_memory_space(void) {
 
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(inet_socket), KIND(netlink_socket), KIND(inotify),
+    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
+    KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(memfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
     KIND(flock), KIND(posix_lock), KIND(shared_anonymous), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
     KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),

@@ -65,7 +65,7 @@ def merged_maps(pid):
 
 
 def descriptors(pid, pipes):
-    """fd -> (what it is, position, flags). Pipes are numbered in order of appearance over all tasks."""
+    """fd -> (what it is, position, flags). Pipes and sockets are numbered in order of appearance over all tasks."""
     found = {}
     try:
         names = sorted(os.listdir(f'/proc/{pid}/fd'), key=int)
@@ -76,8 +76,8 @@ def descriptors(pid, pipes):
             target = os.readlink(f'/proc/{pid}/fd/{fd}')
         except OSError:
             continue
-        if target.startswith('pipe:['):
-            target = f'pipe {pipes.setdefault(target, len(pipes))}'
+        if target.startswith(('pipe:[', 'socket:[')):
+            target = f'{target.split(":")[0]} {pipes.setdefault(target, len(pipes))}'
         info = dict(line.split(':\t', 1) for line in read(f'/proc/{pid}/fdinfo/{fd}').splitlines() if ':\t' in line)
         found[int(fd)] = (target, info.get('pos'), info.get('flags'))
     return found

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/files/inet_options.h"
+
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace stasis::files {
+namespace {
+
+using Opts = pb::sk_opts_entry;
+
+constexpr int kBufLock = 72;      // SO_BUF_LOCK, since 5.15
+constexpr size_t kMaxValue = 16;  // TCP_CA_NAME_MAX; everything else is an int
+
+struct Option {
+  int level, name;
+};
+// Kept in the manifest when they differ from those of a new socket. The numbers of
+// include/uapi/linux, many of which glibc 2.36 does not name. No option of this list acts
+// by being set: it is all that an image can ask for.
+constexpr Option kOptions[] = {
+    {SOL_SOCKET, 29 /*TIMESTAMP*/},
+    {SOL_SOCKET, 35 /*TIMESTAMPNS*/},
+    {SOL_SOCKET, 37 /*TIMESTAMPING*/},
+    {SOL_SOCKET, 40 /*RXQ_OVFL*/},
+    {SOL_SOCKET, 42 /*PEEK_OFF*/},
+    {SOL_SOCKET, 45 /*SELECT_ERR_QUEUE*/},
+    {SOL_SOCKET, 46 /*BUSY_POLL*/},
+    {SOL_SOCKET, 47 /*MAX_PACING_RATE*/},
+    {SOL_SOCKET, 60 /*ZEROCOPY*/},
+    {SOL_SOCKET, 69 /*PREFER_BUSY_POLL*/},
+    {SOL_SOCKET, 74 /*TXREHASH*/},
+    {IPPROTO_TCP, 1 /*NODELAY*/},
+    {IPPROTO_TCP, 2 /*MAXSEG*/},
+    {IPPROTO_TCP, 3 /*CORK*/},
+    {IPPROTO_TCP, 7 /*SYNCNT*/},
+    {IPPROTO_TCP, 8 /*LINGER2*/},
+    {IPPROTO_TCP, 9 /*DEFER_ACCEPT*/},
+    {IPPROTO_TCP, 10 /*WINDOW_CLAMP*/},
+    {IPPROTO_TCP, 12 /*QUICKACK*/},
+    {IPPROTO_TCP, 13 /*CONGESTION*/},
+    {IPPROTO_TCP, 16 /*THIN_LINEAR_TIMEOUTS*/},
+    {IPPROTO_TCP, 18 /*USER_TIMEOUT*/},
+    {IPPROTO_TCP, 23 /*FASTOPEN*/},
+    {IPPROTO_TCP, 25 /*NOTSENT_LOWAT*/},
+    {IPPROTO_TCP, 27 /*SAVE_SYN*/},
+    {IPPROTO_TCP, 30 /*FASTOPEN_CONNECT*/},
+    {IPPROTO_TCP, 34 /*FASTOPEN_NO_COOKIE*/},
+    {IPPROTO_TCP, 36 /*INQ*/},
+    {IPPROTO_TCP, 37 /*TX_DELAY*/},
+    {IPPROTO_UDP, 101 /*NO_CHECK6_TX*/},
+    {IPPROTO_UDP, 102 /*NO_CHECK6_RX*/},
+    {IPPROTO_UDP, 103 /*SEGMENT*/},
+    {IPPROTO_UDP, 104 /*GRO*/},
+    {IPPROTO_IP, 1 /*TOS*/},
+    {IPPROTO_IP, 2 /*TTL*/},
+    {IPPROTO_IP, 6 /*RECVOPTS*/},
+    {IPPROTO_IP, 7 /*RETOPTS*/},
+    {IPPROTO_IP, 8 /*PKTINFO*/},
+    {IPPROTO_IP, 10 /*MTU_DISCOVER*/},
+    {IPPROTO_IP, 11 /*RECVERR*/},
+    {IPPROTO_IP, 12 /*RECVTTL*/},
+    {IPPROTO_IP, 13 /*RECVTOS*/},
+    {IPPROTO_IP, 18 /*PASSSEC*/},
+    {IPPROTO_IP, 19 /*TRANSPARENT*/},
+    {IPPROTO_IP, 20 /*RECVORIGDSTADDR*/},
+    {IPPROTO_IP, 21 /*MINTTL*/},
+    {IPPROTO_IP, 23 /*CHECKSUM*/},
+    {IPPROTO_IP, 24 /*BIND_ADDRESS_NO_PORT*/},
+    {IPPROTO_IP, 25 /*RECVFRAGSIZE*/},
+    {IPPROTO_IP, 26 /*RECVERR_RFC4884*/},
+    {IPPROTO_IP, 32 /*MULTICAST_IF*/},
+    {IPPROTO_IP, 33 /*MULTICAST_TTL*/},
+    {IPPROTO_IP, 34 /*MULTICAST_LOOP*/},
+    {IPPROTO_IP, 49 /*MULTICAST_ALL*/},
+    {IPPROTO_IP, 50 /*UNICAST_IF*/},
+    {IPPROTO_IP, 51 /*LOCAL_PORT_RANGE*/},
+    {IPPROTO_IPV6, 16 /*UNICAST_HOPS*/},
+    {IPPROTO_IPV6, 17 /*MULTICAST_IF*/},
+    {IPPROTO_IPV6, 18 /*MULTICAST_HOPS*/},
+    {IPPROTO_IPV6, 19 /*MULTICAST_LOOP*/},
+    {IPPROTO_IPV6, 23 /*MTU_DISCOVER*/},
+    {IPPROTO_IPV6, 25 /*RECVERR*/},
+    {IPPROTO_IPV6, 29 /*MULTICAST_ALL*/},
+    {IPPROTO_IPV6, 33 /*FLOWINFO_SEND*/},
+    {IPPROTO_IPV6, 49 /*RECVPKTINFO*/},
+    {IPPROTO_IPV6, 51 /*RECVHOPLIMIT*/},
+    {IPPROTO_IPV6, 53 /*RECVHOPOPTS*/},
+    {IPPROTO_IPV6, 56 /*RECVRTHDR*/},
+    {IPPROTO_IPV6, 58 /*RECVDSTOPTS*/},
+    {IPPROTO_IPV6, 60 /*RECVPATHMTU*/},
+    {IPPROTO_IPV6, 62 /*DONTFRAG*/},
+    {IPPROTO_IPV6, 66 /*RECVTCLASS*/},
+    {IPPROTO_IPV6, 67 /*TCLASS*/},
+    {IPPROTO_IPV6, 70 /*AUTOFLOWLABEL*/},
+    {IPPROTO_IPV6, 72 /*ADDR_PREFERENCES*/},
+    {IPPROTO_IPV6, 73 /*MINHOPCOUNT*/},
+    {IPPROTO_IPV6, 74 /*RECVORIGDSTADDR*/},
+    {IPPROTO_IPV6, 75 /*TRANSPARENT*/},
+    {IPPROTO_IPV6, 76 /*UNICAST_IF*/},
+    {IPPROTO_IPV6, 77 /*RECVFRAGSIZE*/},
+};
+
+std::optional<std::string> get_bytes(int socket, const Option& option) {
+  char value[kMaxValue] = {};
+  const bool text = option.level == IPPROTO_TCP && option.name == TCP_CONGESTION;
+  socklen_t size = text ? sizeof(value) : sizeof(int);
+  if (::getsockopt(socket, option.level, option.name, value, &size) < 0) return std::nullopt;
+  if (!text && size != sizeof(int)) return std::nullopt;
+  return text ? std::string(value) : std::string(value, size);
+}
+
+// Numbers of CRIU's message that are plain options.
+struct Flag {
+  int name;
+  bool (Opts::*get)() const;
+  void (Opts::*set)(bool);
+};
+const Flag kFlags[] = {
+    {SO_REUSEPORT, &Opts::so_reuseport, &Opts::set_so_reuseport},
+    {SO_BROADCAST, &Opts::so_broadcast, &Opts::set_so_broadcast},
+    {SO_KEEPALIVE, &Opts::so_keepalive, &Opts::set_so_keepalive},
+    {SO_DONTROUTE, &Opts::so_dontroute, &Opts::set_so_dontroute},
+    {SO_NO_CHECK, &Opts::so_no_check, &Opts::set_so_no_check},
+    {SO_PASSSEC, &Opts::so_passsec, &Opts::set_so_passsec},
+};
+struct Number {
+  int level, name;
+  uint32_t (Opts::*get)() const;
+  void (Opts::*set)(uint32_t);
+};
+const Number kNumbers[] = {
+    {SOL_SOCKET, SO_PRIORITY, &Opts::so_priority, &Opts::set_so_priority},
+    {SOL_SOCKET, SO_RCVLOWAT, &Opts::so_rcvlowat, &Opts::set_so_rcvlowat},
+    {SOL_SOCKET, SO_MARK, &Opts::so_mark, &Opts::set_so_mark},
+    {SOL_SOCKET, SO_OOBINLINE, &Opts::so_oobinline, &Opts::set_so_oobinline},
+    {IPPROTO_TCP, TCP_KEEPCNT, &Opts::tcp_keepcnt, &Opts::set_tcp_keepcnt},
+    {IPPROTO_TCP, TCP_KEEPIDLE, &Opts::tcp_keepidle, &Opts::set_tcp_keepidle},
+    {IPPROTO_TCP, TCP_KEEPINTVL, &Opts::tcp_keepintvl, &Opts::set_tcp_keepintvl},
+};
+
+Result<timeval> get_timeout(int socket, int name) {
+  timeval value{};
+  socklen_t size = sizeof(value);
+  if (::getsockopt(socket, SOL_SOCKET, name, &value, &size) < 0) return fail_sys("getsockopt", "timeout");
+  return value;
+}
+
+std::unexpected<Error> refuse(const Candidate& c, std::string_view what) {
+  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a socket ", what, ", which cannot be checkpointed yet"))
+                  .about(c.name()));
+}
+
+bool is_member(int socket, unsigned index, const sockaddr* group, size_t size) {
+  group_filter filter{};
+  filter.gf_interface = index;
+  std::memcpy(&filter.gf_group, group, size);
+  socklen_t length = sizeof(filter);
+  const int level = group->sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+  return ::getsockopt(socket, level, MCAST_MSFILTER, &filter, &length) == 0;
+}
+
+// Nothing lists the groups of one socket, but each group of the namespace can be asked for.
+bool in_multicast_group(const Candidate& c, const DumpEnv& env) {
+  unsigned index = 0;
+  if (const auto text = env.proc.text(c.pid, "net/igmp"))
+    for (const auto line : lines(*text)) {
+      const auto f = fields(line);
+      if (f.empty()) continue;
+      if (!line.starts_with('\t')) {
+        index = parse_int<unsigned>(f[0]).value_or(0);
+      } else if (const auto address = parse_int<uint32_t>(f[0], 16)) {
+        sockaddr_in group{.sin_family = AF_INET, .sin_addr = {*address}};
+        if (is_member(c.copy.get(), index, reinterpret_cast<sockaddr*>(&group), sizeof(group))) return true;
+      }
+    }
+  if (const auto text = env.proc.text(c.pid, "net/igmp6"))
+    for (const auto line : lines(*text)) {
+      const auto f = fields(line);
+      if (f.size() < 3 || f[2].size() != 32) continue;
+      sockaddr_in6 group{.sin6_family = AF_INET6};
+      for (size_t i = 0; i < 16; ++i)
+        group.sin6_addr.s6_addr[i] = parse_int<uint8_t>(f[2].substr(2 * i, 2), 16).value_or(0);
+      const unsigned device = parse_int<unsigned>(f[0]).value_or(0);
+      if (is_member(c.copy.get(), device, reinterpret_cast<sockaddr*>(&group), sizeof(group))) return true;
+    }
+  return false;
+}
+
+Result<void> restore_buffers(int socket, const Opts& opts) {
+  const std::pair<int, int> kinds[] = {{SO_SNDBUF, 32 /*SNDBUFFORCE*/}, {SO_RCVBUF, 33 /*RCVBUFFORCE*/}};
+  const uint32_t sizes[] = {opts.so_sndbuf(), opts.so_rcvbuf()};
+  const uint32_t locked = opts.so_buf_lock();
+  for (int i = 0; i < 2; ++i) {
+    const bool lock = locked & (i == 0 ? 1u : 2u);  // SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK
+    const auto now = get_int(socket, SOL_SOCKET, kinds[i].first);
+    // A size that is set stops growing by itself, so set only what somebody has set.
+    if (!lock && now && static_cast<uint32_t>(*now) == sizes[i]) continue;
+    // The kernel doubles what it is given.
+    TRY(set_int(socket, SOL_SOCKET, kinds[i].second, static_cast<int>(std::min(sizes[i], uint32_t{INT32_MAX}) / 2),
+                "buffer size"));
+  }
+  if (opts.has_so_buf_lock() && get_int(socket, SOL_SOCKET, kBufLock))
+    TRY(set_int(socket, SOL_SOCKET, kBufLock, static_cast<int>(locked & 3), "SO_BUF_LOCK"));
+  return {};
+}
+
+Result<void> restore_extra(int socket, const pb::socket_extra& extra) {
+  for (const auto& o : extra.options()) {
+    const bool known = std::any_of(std::begin(kOptions), std::end(kOptions),
+                                   [&](const Option& k) { return k.level == o.level() && k.name == o.name(); });
+    if (!known || o.value().size() > kMaxValue)
+      return fail(Code::kImageCorrupt, cat("socket option ", o.level(), ":", o.name(), " of file ", extra.file_id()));
+    if (::setsockopt(socket, o.level(), o.name(), o.value().data(), static_cast<socklen_t>(o.value().size())) < 0)
+      return fail_sys(Code::kRestoreFailed, "setsockopt", cat(o.level(), ":", o.name()));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<int> get_int(int socket, int level, int name) {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  if (::getsockopt(socket, level, name, &value, &size) < 0) return std::nullopt;
+  return value;
+}
+
+Result<void> set_int(int socket, int level, int name, int value, std::string_view what) {
+  if (::setsockopt(socket, level, name, &value, sizeof(value)) < 0)
+    return fail_sys(Code::kRestoreFailed, "setsockopt", cat(what, " = ", value));
+  return {};
+}
+
+Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type) {
+  const int socket = c.copy.get();
+  sock_filter none{};
+  socklen_t size = 0;
+  // Its length in instructions; a program of the new kind gives EACCES.
+  if (::getsockopt(socket, SOL_SOCKET, SO_GET_FILTER, &none, &size) < 0 ? errno == EACCES : size > 0)
+    return refuse(c, "with a packet filter");
+  if (type == SOCK_STREAM) {
+    char protocol[16] = {};
+    size = sizeof(protocol);
+    if (::getsockopt(socket, IPPROTO_TCP, TCP_ULP, protocol, &size) == 0 && size > 0 && protocol[0])
+      return refuse(c, cat("with the upper layer protocol ", protocol));
+    return {};
+  }
+  if (get_int(socket, IPPROTO_UDP, UDP_ENCAP).value_or(0)) return refuse(c, "with encapsulation");
+  if (get_int(socket, IPPROTO_UDP, UDP_CORK).value_or(0)) return refuse(c, "that holds data back (UDP_CORK)");
+  if (in_multicast_group(c, env)) return refuse(c, "in a multicast group");
+  return {};
+}
+
+Result<void> dump_inet_options(const Candidate& c, pb::inet_sk_entry& entry, DumpOutput& out) {
+  const int socket = c.copy.get();
+  Opts& opts = *entry.mutable_opts();
+  opts.set_so_sndbuf(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_SNDBUF).value_or(0)));
+  opts.set_so_rcvbuf(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_RCVBUF).value_or(0)));
+  if (const auto lock = get_int(socket, SOL_SOCKET, kBufLock)) opts.set_so_buf_lock(static_cast<uint32_t>(*lock));
+  const timeval send = TRY(get_timeout(socket, SO_SNDTIMEO)), receive = TRY(get_timeout(socket, SO_RCVTIMEO));
+  opts.set_so_snd_tmo_sec(static_cast<uint64_t>(send.tv_sec));
+  opts.set_so_snd_tmo_usec(static_cast<uint64_t>(send.tv_usec));
+  opts.set_so_rcv_tmo_sec(static_cast<uint64_t>(receive.tv_sec));
+  opts.set_so_rcv_tmo_usec(static_cast<uint64_t>(receive.tv_usec));
+  opts.set_reuseaddr(get_int(socket, SOL_SOCKET, SO_REUSEADDR).value_or(0) != 0);
+  for (const auto& f : kFlags)
+    if (const auto value = get_int(socket, SOL_SOCKET, f.name)) (opts.*f.set)(*value != 0);
+  for (const auto& n : kNumbers)
+    if (const auto value = get_int(socket, n.level, n.name)) (opts.*n.set)(static_cast<uint32_t>(*value));
+  linger slow{};
+  socklen_t size = sizeof(slow);
+  if (::getsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, &size) == 0 && slow.l_onoff)
+    opts.set_so_linger(static_cast<uint32_t>(slow.l_linger));
+  char device[IFNAMSIZ] = {};
+  size = sizeof(device);
+  if (::getsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 && device[0]) opts.set_so_bound_dev(device);
+  if (entry.family() == AF_INET6) entry.set_v6only(get_int(socket, IPPROTO_IPV6, IPV6_V6ONLY).value_or(0) != 0);
+  if (get_int(socket, IPPROTO_IP, IP_FREEBIND).value_or(0)) entry.mutable_ip_opts()->set_freebind(true);
+
+  // Whatever else differs from a new socket of the same kind.
+  const Fd fresh(::socket(static_cast<int>(entry.family()), static_cast<int>(entry.type()) | SOCK_CLOEXEC,
+                          static_cast<int>(entry.proto())));
+  if (!fresh) return fail_sys("socket");
+  pb::socket_extra extra;
+  extra.set_file_id(entry.id());
+  if (c.st.st_uid != 0) extra.set_uid(c.st.st_uid);
+  for (const auto& option : kOptions) {
+    const auto value = get_bytes(socket, option);
+    if (!value || value == get_bytes(fresh.get(), option)) continue;
+    auto& o = *extra.add_options();
+    o.set_level(option.level), o.set_name(option.name), o.set_value(*value);
+  }
+  if (extra.has_uid() || extra.options_size() > 0) out.images->add_socket_extra(extra);
+  return {};
+}
+
+Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, const pb::socket_extra* extra) {
+  const Opts& opts = entry.opts();
+  if (opts.so_filter_size() > 0)
+    return fail(Code::kUnsupportedFile, cat("file ", entry.id(), " is a socket with a packet filter"));
+  if (entry.family() == AF_INET6)
+    TRY(set_int(socket, IPPROTO_IPV6, IPV6_V6ONLY, entry.v6only() ? 1 : 0, "IPV6_V6ONLY"));
+  if (entry.ip_opts().freebind()) TRY(set_int(socket, IPPROTO_IP, IP_FREEBIND, 1, "IP_FREEBIND"));
+  if (const auto& device = opts.so_bound_dev(); !device.empty())
+    if (device.size() >= IFNAMSIZ || ::setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                                                  static_cast<socklen_t>(device.size() + 1)) < 0)
+      return fail_sys(Code::kRestoreFailed, "bind a socket to network device", device);
+  for (const auto& f : kFlags)
+    if ((opts.*f.get)()) TRY(set_int(socket, SOL_SOCKET, f.name, 1, cat("socket option ", f.name)));
+  for (const auto& n : kNumbers) {
+    const auto now = get_int(socket, n.level, n.name);
+    const int wanted = static_cast<int>((opts.*n.get)());
+    // An absent number reads as 0, which none of them has unless it is its default.
+    if (!now || *now == wanted || wanted == 0) continue;
+    TRY(set_int(socket, n.level, n.name, wanted, cat("socket option ", n.name)));
+  }
+  const timeval send{static_cast<time_t>(opts.so_snd_tmo_sec()), static_cast<suseconds_t>(opts.so_snd_tmo_usec())};
+  const timeval receive{static_cast<time_t>(opts.so_rcv_tmo_sec()), static_cast<suseconds_t>(opts.so_rcv_tmo_usec())};
+  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) < 0 ||
+      ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) < 0)
+    return fail_sys(Code::kRestoreFailed, "setsockopt", "timeout");
+  if (opts.has_so_linger()) {
+    const linger slow{1, static_cast<int>(opts.so_linger())};
+    if (::setsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)) < 0)
+      return fail_sys(Code::kRestoreFailed, "setsockopt", "SO_LINGER");
+  }
+  if (extra) TRY(restore_extra(socket, *extra));
+  return restore_buffers(socket, opts);
+}
+
+}  // namespace stasis::files

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// tcp(7) and udp(7) sockets at rest, IPv4 and IPv6: listening, not connected yet, and UDP with or
+// without a peer. A connection has a second half elsewhere and is refused by name.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "engine/files/inet_options.h"
+#include "engine/files/kind.h"
+
+namespace stasis::files {
+namespace {
+
+// include/net/tcp_states.h, also used for UDP.
+constexpr uint32_t kEstablished = 1, kClose = 7, kListen = 10;
+constexpr const char* kStates[] = {"",          "ESTABLISHED", "SYN_SENT",   "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2",
+                                   "TIME_WAIT", "CLOSE",       "CLOSE_WAIT", "LAST_ACK", "LISTEN",    "CLOSING"};
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof(storage);
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+  sockaddr_in& v4() { return reinterpret_cast<sockaddr_in&>(storage); }
+  sockaddr_in6& v6() { return reinterpret_cast<sockaddr_in6&>(storage); }
+
+  std::string text() {
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (storage.ss_family == AF_INET) {
+      ::inet_ntop(AF_INET, &v4().sin_addr, host, sizeof(host));
+      return cat(host, ":", ntohs(v4().sin_port));
+    }
+    ::inet_ntop(AF_INET6, &v6().sin6_addr, host, sizeof(host));
+    return cat("[", host, "]:", ntohs(v6().sin6_port));
+  }
+  uint16_t port() { return ntohs(storage.ss_family == AF_INET ? v4().sin_port : v6().sin6_port); }
+  void put_words(google::protobuf::RepeatedField<uint32_t>* words) {
+    uint32_t raw[4];
+    const int count = storage.ss_family == AF_INET ? 1 : 4;
+    std::memcpy(raw, count == 1 ? static_cast<void*>(&v4().sin_addr) : &v6().sin6_addr, sizeof(uint32_t) * count);
+    for (int i = 0; i < count; ++i) words->Add(raw[i]);
+  }
+};
+
+Result<Address> address_of(const Candidate& c) {
+  Address address;
+  if (::getsockname(c.copy.get(), address.get(), &address.size) < 0) return fail_sys("getsockname", c.name());
+  return address;
+}
+
+bool matches(const Candidate& c) {
+  if (!S_ISSOCK(c.st.st_mode) || c.fd < 0) return false;
+  const auto domain = get_int(c.copy.get(), SOL_SOCKET, SO_DOMAIN);
+  const auto protocol = get_int(c.copy.get(), SOL_SOCKET, SO_PROTOCOL);
+  return (domain == AF_INET || domain == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+}
+
+std::unexpected<Error> refuse(const Candidate& c, std::string what) {
+  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a ", what, ", which cannot be checkpointed yet"))
+                  .about(c.name()));
+}
+
+Result<tcp_info> info_of(const Candidate& c) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(c.copy.get(), IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+    return fail_sys("getsockopt(TCP_INFO)", c.name());
+  return info;
+}
+
+short events_of(int socket) {
+  pollfd item{socket, POLLIN | POLLRDHUP, 0};
+  return ::poll(&item, 1, 0) < 0 ? short{0} : item.revents;
+}
+
+Result<void> check_tcp(const Candidate& c) {
+  const auto info = TRY(info_of(c));
+  const std::string at = TRY(address_of(c)).text();
+  if (info.tcpi_state == kListen) {
+    // For a listening socket the kernel tells the length of the accept queue here.
+    if (info.tcpi_unacked > 0)
+      return refuse(c,
+                    cat("listening TCP socket at ", at, " with ", info.tcpi_unacked, " connections not yet accepted"));
+    return {};
+  }
+  if (info.tcpi_state != kClose) {
+    const auto* state = info.tcpi_state < std::size(kStates) ? kStates[info.tcpi_state] : "?";
+    return refuse(c, cat("TCP connection at ", at, " in state ", state));
+  }
+  if (events_of(c.copy.get()) & (POLLRDHUP | POLLERR))
+    return refuse(c, cat("TCP connection at ", at, " that has ended"));
+  return {};
+}
+
+Result<void> check_udp(const Candidate& c) {
+  const short events = events_of(c.copy.get());
+  if ((events & POLLIN) && !(events & POLLRDHUP))
+    return refuse(c, cat("UDP socket at ", TRY(address_of(c)).text(), " with datagrams not yet read"));
+  return {};
+}
+
+// A socket belongs to the namespace its maker was in, and may have come from elsewhere.
+Result<void> check_namespace(const Candidate& c, const DumpEnv& env) {
+  const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
+  if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
+  struct stat st {};
+  if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());
+  const auto own = TRY(env.proc.ns(env.root_pid, "net"));
+  if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
+  return refuse(c, "socket of another network namespace");
+}
+
+Result<void> check(const Candidate& c, const DumpEnv& env) {
+  TRY(check_owner(c));
+  TRY(check_namespace(c, env));
+  const int type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE).value_or(0);
+  TRY(type == SOCK_STREAM ? check_tcp(c) : check_udp(c));
+  return check_inet_options(c, env, type);
+}
+
+Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
+  const int socket = c.copy.get();
+  auto& isk = *entry.mutable_isk();
+  entry.set_type(pb::INETSK);
+  isk.set_id(entry.id());
+  isk.set_ino(static_cast<uint32_t>(c.st.st_ino));
+  isk.set_family(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_DOMAIN).value_or(0)));
+  isk.set_type(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_TYPE).value_or(0)));
+  isk.set_proto(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_PROTOCOL).value_or(0)));
+  isk.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
+  isk.set_ns_id(env.net_ns_id);
+  set_no_owner(isk.mutable_fown());
+  auto local = TRY(address_of(c));
+  isk.set_src_port(local.port());
+  local.put_words(isk.mutable_src_addr());
+  Address peer;
+  const bool connected = ::getpeername(socket, peer.get(), &peer.size) == 0;
+  if (!connected) peer.storage.ss_family = local.storage.ss_family;
+  isk.set_dst_port(peer.port());
+  peer.put_words(isk.mutable_dst_addr());
+  isk.set_state(connected ? kEstablished : kClose);
+  isk.set_backlog(0);
+  if (isk.type() == SOCK_STREAM) {
+    const auto info = TRY(info_of(c));
+    isk.set_state(info.tcpi_state);
+    if (info.tcpi_state == kListen) isk.set_backlog(info.tcpi_sacked);  // what listen(2) was given
+  } else if (const short events = events_of(socket); events & POLLRDHUP) {
+    isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
+  }
+  if (local.storage.ss_family == AF_INET6 && local.v6().sin6_scope_id != 0) {
+    ifreq request{};
+    request.ifr_ifindex = static_cast<int>(local.v6().sin6_scope_id);
+    if (::ioctl(socket, SIOCGIFNAME, &request) < 0) return fail_sys("ioctl(SIOCGIFNAME)", c.name());
+    isk.set_ifname(request.ifr_name);
+  }
+  return dump_inet_options(c, isk, out);
+}
+
+std::unexpected<Error> corrupt(const pb::inet_sk_entry& isk, std::string_view what) {
+  return fail(Error(Code::kImageCorrupt, cat("files.img: socket ", isk.id(), ": ", what)).about("files.img"));
+}
+
+Result<void> check_entry(const pb::inet_sk_entry& isk) {
+  const bool tcp = isk.type() == SOCK_STREAM && isk.proto() == IPPROTO_TCP;
+  const bool udp = isk.type() == SOCK_DGRAM && isk.proto() == IPPROTO_UDP;
+  if ((isk.family() != AF_INET && isk.family() != AF_INET6) || (!tcp && !udp))
+    return fail(Error(Code::kUnsupportedFile, cat("file ", isk.id(), " of the images is a socket of family ",
+                                                  isk.family(), ", type ", isk.type(), ", protocol ", isk.proto()))
+                    .about(cat("file ", isk.id())));
+  const int words = isk.family() == AF_INET ? 1 : 4;
+  if (isk.src_addr_size() != words || isk.src_port() > 0xffff || isk.dst_port() > 0xffff ||
+      (isk.dst_addr_size() != words && isk.dst_addr_size() != 0) || isk.ifname().size() >= IFNAMSIZ)
+    return corrupt(isk, "address");
+  const bool at_rest = isk.state() == kClose || (tcp ? isk.state() == kListen : isk.state() == kEstablished);
+  if (!at_rest)
+    return fail(Error(Code::kUnsupportedFile, cat("file ", isk.id(), " of the images is a TCP connection in state ",
+                                                  isk.state() < std::size(kStates) ? kStates[isk.state()] : "?",
+                                                  ", which cannot be restored yet"))
+                    .about(cat("file ", isk.id())));
+  if (isk.state() == kEstablished && isk.dst_addr_size() != words) return corrupt(isk, "no peer");
+  return {};
+}
+
+Result<Address> address_from(const pb::inet_sk_entry& isk, int socket,
+                             const google::protobuf::RepeatedField<uint32_t>& words, uint32_t port) {
+  Address out;
+  uint32_t raw[4] = {};
+  for (int i = 0; i < words.size() && i < 4; ++i) raw[i] = words[i];
+  out.storage.ss_family = static_cast<sa_family_t>(isk.family());
+  if (isk.family() == AF_INET) {
+    out.size = sizeof(sockaddr_in);
+    out.v4().sin_port = htons(static_cast<uint16_t>(port));
+    std::memcpy(&out.v4().sin_addr, raw, sizeof(out.v4().sin_addr));
+    return out;
+  }
+  out.size = sizeof(sockaddr_in6);
+  out.v6().sin6_port = htons(static_cast<uint16_t>(port));
+  std::memcpy(&out.v6().sin6_addr, raw, sizeof(out.v6().sin6_addr));
+  if (!isk.ifname().empty() && IN6_IS_ADDR_LINKLOCAL(&out.v6().sin6_addr)) {
+    ifreq request{};
+    std::memcpy(request.ifr_name, isk.ifname().data(), isk.ifname().size());
+    if (::ioctl(socket, SIOCGIFINDEX, &request) < 0)
+      return fail_sys(Code::kRestoreFailed, "find network device", isk.ifname());
+    out.v6().sin6_scope_id = static_cast<uint32_t>(request.ifr_ifindex);
+  }
+  return out;
+}
+
+std::unexpected<Error> cannot_bind(const pb::inet_sk_entry& isk, Address& address, std::string_view call) {
+  const int error = errno;
+  const std::string where = cat(isk.type() == SOCK_STREAM ? "TCP " : "UDP ", address.text());
+  std::string_view why = "";
+  if (error == EADDRINUSE) why = "; another socket has this address: free it first";
+  if (error == EADDRNOTAVAIL) why = "; no network device here has this address: give it to one first";
+  errno = error;
+  const Error base = Error::sys(Code::kRestoreFailed, call, where);
+  return fail(Error(base.code(), cat(base.message(), why)).about(where).with_errno(error));
+}
+
+const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {
+  if (!env.manifest) return nullptr;
+  for (const auto& extra : env.manifest->socket_extras())
+    if (extra.file_id() == id) return &extra;
+  return nullptr;
+}
+
+bool any_address(Address& address) {
+  if (address.storage.ss_family == AF_INET) return address.v4().sin_addr.s_addr == 0;
+  return IN6_IS_ADDR_UNSPECIFIED(&address.v6().sin6_addr);
+}
+
+Result<void> place(int socket, const pb::inet_sk_entry& isk) {
+  const bool tcp = isk.type() == SOCK_STREAM;
+  auto local = TRY(address_from(isk, socket, isk.src_addr(), isk.src_port()));
+  // What is left of connections of the socket's former life must not be in its way. For UDP the
+  // option would let it in beside a stranger.
+  TRY(set_int(socket, SOL_SOCKET, SO_REUSEADDR, tcp || isk.opts().reuseaddr(), "SO_REUSEADDR"));
+  // bind(2) to one IPv6 address sets IPV6_V6ONLY: where it is not set, connect(2) has chosen the address.
+  const bool connected = !tcp && isk.state() == kEstablished;
+  const bool chosen = connected && isk.family() == AF_INET6 && !isk.v6only() && !any_address(local) &&
+                      !IN6_IS_ADDR_V4MAPPED(&local.v6().sin6_addr);
+  Address to_bind = local;
+  if (chosen) to_bind.v6().sin6_addr = in6addr_any;
+  if ((isk.src_port() != 0 || !any_address(local)) && ::bind(socket, to_bind.get(), to_bind.size) < 0)
+    return cannot_bind(isk, to_bind, "bind");
+  TRY(set_int(socket, SOL_SOCKET, SO_REUSEADDR, isk.opts().reuseaddr(), "SO_REUSEADDR"));
+  if (isk.state() == kListen && ::listen(socket, static_cast<int>(isk.backlog())) < 0)
+    return cannot_bind(isk, local, "listen");
+  if (connected) {
+    auto peer = TRY(address_from(isk, socket, isk.dst_addr(), isk.dst_port()));
+    if (::connect(socket, peer.get(), peer.size) < 0) return cannot_bind(isk, peer, "connect");
+    Address now;
+    if (::getsockname(socket, now.get(), &now.size) < 0) return fail_sys("getsockname", local.text());
+    if (chosen && now.text() != local.text())
+      return fail(Error(Code::kRestoreFailed, cat("UDP socket ", local.text(), " would send from ", now.text(), " now"))
+                      .about(cat("UDP ", local.text())));
+  }
+  if (isk.has_shutdown() && isk.shutdown() != pb::NONE)
+    // ENOTCONN says that there is no peer; the direction is shut down all the same.
+    (void)::shutdown(socket, isk.shutdown() == pb::READ ? SHUT_RD : isk.shutdown() == pb::WRITE ? SHUT_WR : SHUT_RDWR);
+  return {};
+}
+
+Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
+  if (!entry.has_isk()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no socket"));
+  const auto& isk = entry.isk();
+  TRY(check_entry(isk));
+  Fd fd(::socket(static_cast<int>(isk.family()), static_cast<int>(isk.type()) | SOCK_CLOEXEC,
+                 static_cast<int>(isk.proto())));
+  if (!fd) return fail_sys(Code::kRestoreFailed, "socket", cat("file ", entry.id()));
+  const auto* extra = find_extra(env, entry.id());
+  TRY(restore_inet_options(fd.get(), isk, extra));
+  TRY(place(fd.get(), isk));
+  if (extra && extra->has_uid() && ::fchown(fd.get(), extra->uid(), static_cast<gid_t>(-1)) < 0)
+    return fail_sys(Code::kRestoreFailed, "fchown", cat("file ", entry.id()));
+  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(isk.flags() & kSettableFlags)) < 0)
+    return fail_sys("fcntl(F_SETFL)", cat("file ", entry.id()));
+  return fd;
+}
+
+}  // namespace
+
+const FileKind kInetSocket = {"TCP or UDP socket", pb::INETSK, matches, check, dump, restore};
+
+}  // namespace stasis::files

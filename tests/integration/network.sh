@@ -1,0 +1,288 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The network of containers: devices, addresses, routes and servers, before and after. Devices of the host that a case
+# makes have the prefix $NET, which is its own, and are removed in the end, whatever happens.
+. "$(dirname "$0")/lib.sh"
+
+# Names of devices have at most 15 characters.
+net_names() {
+  NET=st$(( ($$ + ${ID##*-} * 32768) % 1000000 ))
+  BRIDGE=${NET}b OUTER=${NET}o
+  SUBNET=10.$((200 + $$ % 50)).$((${ID##*-} % 250))
+}
+inside() { nsenter -t "$(pid_of)" -n "$@"; }
+devices_left() { ip -o link show 2>/dev/null | sed -n "s/^[0-9]*: \(${NET}[^:@]*\).*/\1/p"; }
+remove_devices() { for device in $(devices_left); do ip link del "$device" 2>/dev/null || true; done; }
+# Cases are subshells: what they made on the host goes with them.
+net_case() {
+  command -v ip >/dev/null || { echo "skip: iproute2 is not installed"; exit 0; }
+  net_names
+  trap remove_devices EXIT
+  mkdir -p "$CASE/work"
+}
+web() { # a bundle that serves /files over HTTP and counts
+  make_bundle "httpd -p ${1:-80} -h /files; $COUNTER"
+  start
+}
+bridge_and_veth() {
+  ip link add "$BRIDGE" type bridge || { echo "skip: no bridge in this kernel"; exit 0; }
+  ip addr add "$SUBNET.1/24" dev "$BRIDGE"
+  ip link set "$BRIDGE" up
+  ip link add "$OUTER" mtu 1400 type veth peer name eth0 mtu 1400 netns "/proc/$(pid_of)/ns/net"
+  ip link set "$OUTER" master "$BRIDGE" up
+  inside ip link set eth0 address 02:00:00:11:22:33 up
+  inside ip addr add "$SUBNET.2/24" brd + dev eth0
+  inside ip -6 addr add "fd00:$((16#${SUBNET##*.} + 1))::2/64" dev eth0 nodad
+  inside ip route add default via "$SUBNET.1"
+  inside ip route add 10.199.0.0/16 via "$SUBNET.5" metric 50 mtu 1300
+  inside ip -6 route add default via "fd00:$((16#${SUBNET##*.} + 1))::1"
+}
+# What the container has, without numbers that the other end gives.
+describe_network() {
+  local what
+  for what in "-4 -o addr" "-6 -o addr" "-4 route" "-6 route"; do
+    echo "-- $what"
+    nsenter -t "$1" -n ip $what | sed 's/ nodad//; s/tentative *//; s/ linkdown//' | tr -s ' ' | sort
+  done
+  nsenter -t "$1" -n ip -o link | sed 's/@[^:]*:/:/; s/qdisc.*link/link/; s/link-netnsid.*//; s/,NO-CARRIER\|NO-CARRIER,\|,LOWER_UP\|,M-DOWN//' | tr -s ' '
+  nsenter -t "$1" -n sh -c 'cat /proc/sys/net/ipv4/conf/eth0/rp_filter /proc/sys/net/ipv4/conf/all/forwarding 2>/dev/null'
+}
+answers() { # ADDRESS[:PORT]: the counter, over HTTP
+  /usr/bin/python3 - "$1" <<'PY' >/dev/null 2>&1
+import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+int(opener.open(f'http://{sys.argv[1]}/n', timeout=5).read())
+PY
+}
+_same_network() { describe_network "$1" >"$CASE/after"; cmp -s "$CASE/before" "$CASE/after"; }
+take() {
+  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
+  until_true "the tasks to go" _no_tasks
+  must runc delete -f "$ID"
+}
+bring() {
+  must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --bundle "$BUNDLE" --detach --pidfile "$CASE/pid" "$@"
+  PID=$(<"$CASE/pid")
+  echo "$PID" >>"$CASE/pids"
+}
+# An action script that lets the restore fail when all is made.
+failing_script() {
+  printf '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]\n' >"$CASE/script"
+  chmod 755 "$CASE/script"
+}
+_gone() { ! ip link show "$1" >/dev/null 2>&1; }
+
+case_veth_on_a_bridge() {
+  net_case
+  web
+  bridge_and_veth
+  inside sh -c 'echo 2 >/proc/sys/net/ipv4/conf/eth0/rp_filter; echo 1 >/proc/sys/net/ipv4/conf/all/forwarding'
+  until_true "an answer" answers "$SUBNET.2"
+  describe_network "$(pid_of)" >"$CASE/before"
+  take
+  until_true "the veth to go" _gone "$OUTER"
+  bring --external "veth[eth0]:${NET}n@$BRIDGE"
+  ip -o link show "${NET}n" | grep -q "master $BRIDGE .*state UP" || fail "the outer end: $(ip -o link show "${NET}n")"
+  ip -o link show "${NET}n" | grep -q 'mtu 1400' || fail "the outer end has another MTU"
+  until_true "the same network ($(diff "$CASE/before" "$CASE/after" 2>/dev/null | tr '\n' ' '))" _same_network "$PID"
+  until_true "an answer after restore" answers "$SUBNET.2"
+  counts_on
+  # And once more, from what was restored.
+  local externals
+  mapfile -t externals < <(awk '{ for (i = 7; $i != "-"; i++); type = $(i + 1)
+    if ($4 == "/null") print "--external=mnt[" $5 "]:/dev/null"; else if ($5 == "/files" || type == "cgroup") print "--external=mnt[" $5 "]:" $5 }' \
+    "/proc/$PID/mountinfo")
+  rm -rf "$CASE/images"
+  mkdir "$CASE/images"
+  must stasis checkpoint --pid "$PID" -D "$CASE/images" --work-dir "$CASE/work" "${externals[@]}"
+  until_true "the tasks to go" _no_tasks
+  until_true "the veth to go" _gone "${NET}n"
+  rm -f "$CASE/pid"
+  bring --external "veth[eth0]:$OUTER@$BRIDGE"
+  until_true "an answer after the second restore" answers "$SUBNET.2"
+  kill -KILL "$PID"
+  until_true "the veth to go" _gone "$OUTER"
+}
+
+case_images_are_read_by_ip_and_crit() {
+  net_case
+  web
+  bridge_and_veth
+  take
+  [[ $(ip addr showdump <"$(echo "$CASE"/images/ifaddr-*.img)") == *"$SUBNET.2/24"* ]] || fail "ip cannot read ifaddr"
+  [[ $(ip route showdump <"$(echo "$CASE"/images/route-*.img)") == *"default via $SUBNET.1"* ]] || fail "ip cannot read route"
+  [[ $(ip -6 route showdump <"$(echo "$CASE"/images/route6-*.img)") == *"default via fd00"* ]] || fail "ip cannot read route6"
+  crit decode -i "$(echo "$CASE"/images/netdev-*.img)" | grep -q '"eth0"' || fail "crit cannot read netdev"
+  crit decode -i "$(echo "$CASE"/images/netns-*.img)" | grep -q 'all_conf4' || fail "crit cannot read netns"
+  crit decode -i "$CASE/images/files.img" | grep -q '"isk"' || fail "crit cannot read the listening socket"
+}
+
+case_outer_end_gets_a_name() {
+  net_case
+  web
+  bridge_and_veth
+  take
+  bring
+  local outer
+  outer=$(sed -n 's/.*its outer end is \([^ ]*\) .*/\1/p' "$CASE/said" "$CASE"/work/*.log | head -n 1)
+  [[ -n $outer ]] || fail "the name is not said: $(<"$CASE/said")"
+  ip link show "$outer" >/dev/null || fail "there is no $outer"
+  nsenter -t "$PID" -n ip -4 addr show eth0 | grep -q "$SUBNET.2" || fail "no address"
+  counts_on
+}
+
+case_macvlan() {
+  net_case
+  web
+  ip link add "${NET}l" type veth peer name "${NET}p"
+  ip link set "${NET}l" up
+  ip link set "${NET}p" up
+  ip link add "${NET}m" link "${NET}l" type macvlan mode bridge 2>/dev/null || { echo "skip: no macvlan in this kernel"; return 0; }
+  ip link set "${NET}m" netns "/proc/$(pid_of)/ns/net" name eth0
+  inside ip link set eth0 up
+  inside ip addr add "$SUBNET.2/24" dev eth0
+  describe_network "$(pid_of)" >"$CASE/before"
+  take
+  must_fail BAD-OPTION stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach
+  grep -q 'macvlan\[eth0\]' "$CASE/said" || fail "the option is not named: $(<"$CASE/said")"
+  bring --external "macvlan[eth0]:${NET}l"
+  until_true "the same network" _same_network "$PID"
+  nsenter -t "$PID" -n ip -d link show eth0 | grep -q 'macvlan mode bridge' || fail "not a macvlan"
+  counts_on
+}
+
+# A device of the host takes the place of the container's, and goes back when the restore fails.
+case_host_device() {
+  net_case
+  web
+  bridge_and_veth
+  take
+  ip link add "${NET}h" type veth peer name "${NET}q"
+  ip link set "${NET}q" master "$BRIDGE" up
+  failing_script
+  must_fail HOOK-FAILED stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach \
+    --external "netdev[eth0]:${NET}h" --action-script "$CASE/script"
+  ip link show "${NET}h" >/dev/null || fail "the device of the host is gone after a failure"
+  bring --external "netdev[eth0]:${NET}h"
+  ! ip link show "${NET}h" >/dev/null 2>&1 || fail "the device is still on the host"
+  until_true "an answer after restore" answers "$SUBNET.2"
+}
+
+case_refused_before_anything_is_touched() {
+  net_case
+  web
+  bridge_and_veth
+  inside ip tuntap add tun7 mode tun || { echo "skip: no tun in this kernel"; return 0; }
+  must_fail UNSUPPORTED-NAMESPACE stasis checkpoint "$ID" --images-dir "$CASE/images"
+  grep -q 'tun7' "$CASE/said" || fail "the device is not named: $(<"$CASE/said")"
+  inside ip link del tun7
+  inside ip rule add from 10.1.2.3 table 77
+  must_fail UNSUPPORTED-NAMESPACE stasis checkpoint "$ID" --images-dir "$CASE/images"
+  grep -q 'routing rule' "$CASE/said" || fail "the rule is not named: $(<"$CASE/said")"
+  inside ip rule del from 10.1.2.3 table 77
+  inside tc qdisc add dev eth0 root pfifo limit 5 && {
+    must_fail UNSUPPORTED-NAMESPACE stasis checkpoint "$ID" --images-dir "$CASE/images"
+    grep -q 'pfifo' "$CASE/said" || fail "the queueing discipline is not named: $(<"$CASE/said")"
+    inside tc qdisc del dev eth0 root
+  }
+  if command -v nft >/dev/null && inside nft add table inet kept; then
+    must_fail UNSUPPORTED-NAMESPACE stasis checkpoint "$ID" --images-dir "$CASE/images"
+    grep -q 'nftables table' "$CASE/said" || fail "the table is not named: $(<"$CASE/said")"
+    inside nft delete table inet kept
+  fi
+  [[ ! -e $CASE/images/inventory.img ]] || fail "there are images"
+  counts_on
+  take
+}
+
+case_bad_externals() {
+  net_case
+  web
+  bridge_and_veth
+  take
+  local external
+  ip link add "${NET}x" type veth peer name "${NET}y"
+  for external in "veth[eth0]:${NET}x" "veth[eth0]:../../etc" "veth[eth0]:" "veth[eth0]:${NET}n@no-such-bridge" "veth[eth0]:${NET}n@${NET}x" \
+    "veth[eth0]:a-name-that-is-too-long" "netdev[eth0]:${NET}none"; do
+    ABOUT=$external must_fail BAD-OPTION stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach --external "$external"
+  done
+  [[ -z $(tasks_left) ]] || fail "tasks are left"
+  bring --veth-pair "eth0=${NET}n@$BRIDGE"
+  until_true "an answer after restore" answers "$SUBNET.2"
+}
+
+# The address of a server must be free and ours.
+case_address_is_taken() {
+  net_case
+  make_bundle "httpd -p 80 -h /files; $COUNTER"
+  /usr/bin/python3 - "$BUNDLE/config.json" <<'PY'
+import json, sys
+path = sys.argv[1]
+config = json.load(open(path))
+config['linux']['namespaces'] = [n for n in config['linux']['namespaces'] if n['type'] != 'network']
+config['process']['args'][2] = config['process']['args'][2].replace('-p 80', '-p 127.0.0.1:39871')
+json.dump(config, open(path, 'w'))
+PY
+  start
+  until_true "an answer" answers 127.0.0.1:39871
+  take
+  /usr/bin/python3 -c 'import socket, time
+s = socket.create_server(("127.0.0.1", 39871)); time.sleep(1000)' </dev/null >/dev/null 2>&1 &
+  echo $! >>"$CASE/pids"
+  until_true "a stranger on the port" grep -qs ':9BBF 00000000:0000 0A' /proc/net/tcp
+  must_fail RESTORE-FAILED stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach
+  grep -q '127.0.0.1:39871' "$CASE/said" || fail "the address is not named: $(<"$CASE/said")"
+  [[ -z $(tasks_left) ]] || fail "tasks are left"
+  kill -KILL "$(tail -n 1 "$CASE/pids")"
+  wait || true
+  : >"$CASE/pids"
+  bring
+  until_true "an answer after restore" answers 127.0.0.1:39871
+}
+
+case_failed_restore_leaves_no_device() {
+  net_case
+  web
+  bridge_and_veth
+  take
+  failing_script
+  must_fail HOOK-FAILED stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach \
+    --external "veth[eth0]:${NET}n@$BRIDGE" --action-script "$CASE/script"
+  _gone "${NET}n" || fail "the veth is left"
+  [[ -z $(tasks_left) ]] || fail "tasks are left"
+}
+
+# podman's default bridge: an external network namespace, which stays podman's business, and a published port.
+podman_here() { podman --root "$CASE/podman" --runroot "$CASE/podrun" --tmpdir "$CASE/podtmp" --network-config-dir "$CASE/podnet" \
+  --storage-driver vfs --cgroup-manager cgroupfs --events-backend file "$@"; }
+podman_gone() {
+  local bridge
+  bridge=$(podman_here network inspect -f '{{.NetworkInterface}}' stasis 2>/dev/null) || true
+  podman_here rm -f -a -t 0 >/dev/null 2>&1 || true
+  [[ $bridge != podman[1-9]* ]] || ip link del "$bridge" 2>/dev/null || true
+  umount "$CASE/podman/vfs" "$CASE/podman" 2>/dev/null || true
+}
+case_podman_bridge_and_published_port() {
+  command -v podman >/dev/null || { echo "skip: podman is not installed"; return 0; }
+  net_case
+  trap 'podman_gone; remove_devices' EXIT
+  # Its own network, so that the host's podman bridge is not touched.
+  mkdir -p "$CASE/podnet"
+  make_bundle true
+  podman_here network create --subnet "$SUBNET.0/24" stasis >"$CASE/said" 2>&1 || fail "podman network create: $(<"$CASE/said")"
+  tar -C "$BUNDLE/rootfs" -c . | podman_here import - stasis-web >"$CASE/said" 2>&1 || fail "podman import: $(tail -n 1 "$CASE/said")"
+  podman_here run -d --name "$ID" --network stasis -p 127.0.0.1:39872:80 --runtime runc --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 \
+    -v "$FILES:/files" stasis-web httpd -f -p 80 -h /files >"$CASE/said" 2>&1 </dev/null || { echo "skip: podman run: $(tail -n 1 "$CASE/said")"; return 0; }
+  echo 41 >"$FILES/n"
+  until_true "an answer of the published port" answers 127.0.0.1:39872
+  must podman_here container checkpoint "$ID"
+  ! answers 127.0.0.1:39872 || fail "it still answers"
+  echo 42 >"$FILES/n"
+  must podman_here container restore "$ID"
+  until_true "an answer of the published port after restore" answers 127.0.0.1:39872
+  must podman_here container checkpoint "$ID"
+  must podman_here container restore "$ID"
+  until_true "an answer after the second restore" answers 127.0.0.1:39872
+}
+
+run_cases
