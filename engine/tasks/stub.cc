@@ -162,6 +162,11 @@ class Stub {
       }
       if (!current_terminal) TRY(take_terminal(*task()));
     }
+    int next = env_.pool.masters;
+    for (int fd : env_.spare_masters ? env_.spare_masters() : std::vector<int>()) {
+      if (next == env_.pool.masters + env_.pool.max_masters) return fail(Code::kInternal, "too many terminals");
+      if (::dup3(fd, next++, O_CLOEXEC) < 0) return fail_sys("dup3", "master of a terminal");
+    }
     return {};
   }
 
@@ -370,6 +375,17 @@ Result<void> Stubs::next_stage() {
     return wait_bytes(count);
   }
   return wait_bytes(1);
+}
+
+Result<std::vector<Fd>> Stubs::spare_masters() const {
+  std::vector<Fd> masters;
+  const auto& pool = env_->pool;
+  for (int fd = pool.masters; fd < pool.masters + pool.max_masters; ++fd) {
+    auto master = kernel::pidfd_getfd(root_pidfd_.get(), fd);
+    if (!master && master.error().sys_errno() == EBADF) break;
+    masters.push_back(TRY(std::move(master)));
+  }
+  return masters;
 }
 
 Result<void> Stubs::create_extra_roots() {
