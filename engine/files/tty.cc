@@ -213,10 +213,15 @@ Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& t
 
 namespace {
 
-// The client's terminal, opened anew: the flags of its own description are not the container's business.
+// The client's terminal, opened anew: the flags of its own description are not the container's business. Where it is
+// the console, by that name, which the container can find.
 Result<Fd> restore_external(int given, const pb::tty_info_entry& info, int flags, RestoreEnv& env) {
   if (env.external_ttys.insert(info.id()).second) TRY(set_up_pair(given, info));
-  return open_at(AT_FDCWD, cat("/proc/self/fd/", given), flags);
+  struct stat theirs {
+  }, console{};
+  const bool same = ::fstat(given, &theirs) == 0 && ::stat("/dev/console", &console) == 0 &&
+                    theirs.st_dev == console.st_dev && theirs.st_ino == console.st_ino;
+  return open_at(AT_FDCWD, same ? "/dev/console" : cat("/proc/self/fd/", given), flags);
 }
 
 // The first description of a terminal makes it. Its master goes to the client, or to the keeper.

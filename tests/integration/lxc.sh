@@ -143,14 +143,18 @@ _size_of_tty2() { [[ $(inside 'stty size </dev/tty2') == "33 44" ]]; }
 case_console_of_the_host() {
   trap stop_left EXIT
   make_container "exec </dev/console >/dev/console 2>&1; stty rows 22 cols 55; $LOOP"
-  write_config 'lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed' "lxc.console.logfile = $CASE/console.log"
+  write_config 'lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed'
   sed -i "s/i=\$((i+1));/& echo line \$i;/" "$CASE/lxc/$ID/rootfs/sbin/init"
   lxc_start
+  local init monitor
   for _ in 1 2 3; do
     rm -rf "$CASE/images"
     round_trip
-    : >"$CASE/console.log"
-    until_true "the console's output in LXC's log" grep -q '^line ' "$CASE/console.log"
+    init=$(init_pid)
+    monitor=$(awk '/^PPid/ {print $2}' "/proc/$init/status")
+    [[ $(readlink "/proc/$init/fd/1") == /dev/console ]] || fail "standard output is $(readlink "/proc/$init/fd/1")"
+    [[ $(stat -Lc %d:%t:%T "/proc/$init/fd/1") == "$(stat -c %d "/dev/pts"):88:$(sed -n 's/^tty-index:\t//p' "/proc/$monitor"/fdinfo/* 2>/dev/null)" ]] ||
+      fail "the console is not the terminal whose other end LXC holds"
     [[ $(inside 'stty size </dev/console') == "22 55" ]] || fail "the console has lost its size"
   done
   lxc_stop
@@ -184,20 +188,25 @@ case_another_cgroup() {
   lxc_dump -s
   until_true "LXC to see it stopped" is_state STOPPED
   until_true "the tasks to go" _no_tasks
-  local dir pid
-  dir=$(ls -d /sys/fs/cgroup/freezer /sys/fs/cgroup 2>/dev/null | head -n 1)/lxc.payload.$ID
-  until_true "the old cgroup to go" test ! -d "$dir"
-  mkdir "$dir"
+  until_true "the old cgroups to go" _no_cgroups
+  local dir pid checked=0
+  for dir in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    [[ ! -f $dir/cgroup.procs ]] || mkdir "$dir/lxc.payload.$ID"
+  done
   lxc_restore
   counts_on
   for pid in $(tasks_left); do
-    [[ $(readlink "/proc/$pid/ns/pid") == "$(readlink "/proc/$(init_pid)/ns/pid")" ]] || continue
-    ! grep -v '^0::' "/proc/$pid/cgroup" | grep -v "/lxc.payload.$ID-1\$" || fail "a task is elsewhere: $(grep -v -- "-1\$" "/proc/$pid/cgroup" | head -n 3)"
+    [[ $(readlink "/proc/$pid/ns/pid") != "$(readlink /proc/self/ns/pid)" ]] || continue
+    ! grep "lxc.payload" "/proc/$pid/cgroup" | grep -qv "/lxc.payload.$ID-1\$" || fail "pid $pid is elsewhere: $(tr '\n' ' ' <"/proc/$pid/cgroup")"
+    ((++checked))
   done
+  ((checked >= 2)) || fail "$checked tasks are there"
   lxc freeze && is_state FROZEN && lxc unfreeze || fail "it cannot be frozen there: $(said freeze)"
   counts_on
   lxc_stop
 }
+
+_no_cgroups() { [[ -z $(cgroups_left) ]]; }
 
 # A shell on the console, its own session: the terminal controls it before and after.
 case_shell_on_the_console() {
@@ -263,7 +272,7 @@ INIT
     round_trip
     [[ $(cut -d' ' -f2 "$FILES/n") == 2 ]] || fail "the shell has lost its words"
     [[ $(lxc attach -- /bin/cat /run/file && cat "$CASE/attach.out") == kept ]] || fail "the tmpfs has lost its file"
-    lxc attach -- /bin/kill -USR1 "$(<"$FILES/child")" || fail "$(said attach)"
+    lxc attach -- /bin/bash -c "kill -USR1 $(<"$FILES/child")" || fail "$(said attach)"
     until_true "the child to take the signal" test -s "$FILES/usr1"
   done
   lxc_stop
