@@ -59,6 +59,10 @@ bool on_own_devpts(const Candidate& c, const DumpEnv& env) {
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  if (is_current(c.st))
+    if (const auto stat = env.proc.stat(c.pid); stat && stat->tty_nr == 0)
+      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal that is not its session's any more"))
+                      .about(c.name()));
   if (is_named(c, env.options)) return {};
   const bool others = std::ranges::any_of(env.options.externals, [](const auto& e) { return e.kind == "tty"; });
   if (!env.options.orphan_pts_master && !others)

@@ -28,7 +28,7 @@ make_container() {
   mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,etc,root,run,files} || fail "cannot make a rootfs"
   [[ -d $FILES ]] || ln -s "$root/files" "$FILES"
   cp "$(command -v busybox)" "$root/bin/busybox"
-  for name in sh mv cat sleep echo ps ls tty stty setsid mkdir kill; do ln -sf busybox "$root/bin/$name"; done
+  for name in sh mv cat sleep echo ps ls tty stty setsid mkdir kill cut readlink; do ln -sf busybox "$root/bin/$name"; done
   printf '#!/bin/sh\n%s\n' "$script" >"$root/sbin/init"
   chmod 755 "$root/sbin/init"
   write_config "lxc.include = $BASE" "$@"
@@ -211,7 +211,7 @@ _no_cgroups() { [[ -z $(cgroups_left) ]]; }
 # A shell on the console, its own session: the terminal controls it before and after.
 case_shell_on_the_console() {
   trap stop_left EXIT
-  make_container "setsid -c /bin/sh -c 'sleep 100000 & echo \$\$ >/files/shell; read -r line; echo \$line >/files/said; exec sleep 100000' $ID </dev/console >/dev/console 2>&1 & $LOOP"
+  make_container "setsid -c /bin/sh -c 'exec 7<>/dev/tty; sleep 100000 & echo \$\$ >/files/shell; read -r line; echo \$line >/files/said; exec sleep 100000' $ID </dev/console >/dev/console 2>&1 & $LOOP"
   lxc_start
   until_true "the shell" test -s "$FILES/shell"
   local shell before after
@@ -221,6 +221,8 @@ case_shell_on_the_console() {
   round_trip
   after=$(inside "cut -d' ' -f1,4-8 /proc/$shell/stat")
   [[ $before == "$after" ]] || fail "pid ppid pgrp session tty tpgid was '$before', is '$after'"
+  [[ $(inside "readlink /proc/$shell/fd/7") == /dev/tty ]] || fail "/dev/tty is $(inside "readlink /proc/$shell/fd/7")"
+  inside "echo here >/proc/$shell/fd/7" >/dev/null || fail "/dev/tty is dead: $(said attach)"
   lxc_stop
 }
 
