@@ -211,7 +211,7 @@ _no_cgroups() { [[ -z $(cgroups_left) ]]; }
 # A shell on the console, its own session: the terminal controls it before and after.
 case_shell_on_the_console() {
   trap stop_left EXIT
-  make_container "setsid -c /bin/sh -c 'exec 7<>/dev/tty; sleep 100000 & echo \$\$ >/files/shell; read -r line; echo \$line >/files/said; exec sleep 100000' $ID </dev/console >/dev/console 2>&1 & $LOOP"
+  make_container "setsid -c /bin/sh -c 'exec 7<>/dev/tty; trap \"echo here >&7 && echo heard >/files/heard\" USR1; sleep 100000 & echo \$\$ >/files/shell; while :; do sleep 0.1; done' $ID </dev/console >/dev/console 2>&1 & $LOOP"
   lxc_start
   until_true "the shell" test -s "$FILES/shell"
   local shell before after
@@ -222,7 +222,8 @@ case_shell_on_the_console() {
   after=$(inside "cut -d' ' -f1,4-8 /proc/$shell/stat")
   [[ $before == "$after" ]] || fail "pid ppid pgrp session tty tpgid was '$before', is '$after'"
   [[ $(inside "readlink /proc/$shell/fd/7") == /dev/tty ]] || fail "/dev/tty is $(inside "readlink /proc/$shell/fd/7")"
-  inside "echo here >/proc/$shell/fd/7" >/dev/null || fail "/dev/tty is dead: $(said attach)"
+  inside "kill -USR1 $shell" >/dev/null || fail "$(said attach)"
+  until_true "the shell to write to /dev/tty" test -s "$FILES/heard"
   lxc_stop
 }
 
