@@ -415,7 +415,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (!masters.empty()) {
     TRY(keep_terminals(masters, stubs.root()));
     log::warning("the client gives no other end for ", masters.size(),
-                 " terminals of the container: they live, but nobody reads or writes there, ignoring");
+                 " terminals of the container: they live, and what is written to them is dropped, ignoring");
   }
   if (ground) TRY(ground->restore_freezer());
   if (ground) ground->commit();
