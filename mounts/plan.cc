@@ -145,11 +145,12 @@ bool Planner::lxc_gives_nothing(const std::string& name, const pb::mnt_entry& e)
   const FsType* type = find_fstype(e.fstype());
   if (!type || type->cls != FsClass::kInstance || e.root().size() < 2 || !parse_int<uint32_t>(e.root().substr(1)))
     return false;
-  const bool given = std::ranges::any_of(
-      options_.externals, [&](const auto& x) { return x.kind == "mnt" && x.key == name && !x.value.empty(); });
-  return !given && std::ranges::any_of(entries_, [&](const auto& o) {
-    return o.root_dev() == e.root_dev() && o.root() == "/" && external_name(o).empty();
-  });
+  const External* map = nullptr;
+  for (const auto& x : options_.externals)
+    if (x.kind == "mnt" && x.key == name) map = &x;
+  return map && map->value.empty() && std::ranges::any_of(entries_, [&](const auto& o) {
+           return o.root_dev() == e.root_dev() && o.root() == "/" && external_name(o).empty();
+         });
 }
 
 Result<void> Planner::external(const std::string& name, const pb::mnt_entry& e, PlannedMount* m) const {
