@@ -94,6 +94,24 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
 
 namespace {
 
+// A session gets its terminal back by a file that somebody has open of it; one that nobody has open would be lost.
+void check_terminals(const procfs::Procfs& proc, const std::vector<tasks::Process>& tree,
+                     std::vector<Error>& obstacles) {
+  for (const auto& leader : tree) {
+    if (leader.zombie || leader.stat.tty_nr == 0 || leader.npid != leader.nsid) continue;
+    const bool open = std::ranges::any_of(tree, [&](const auto& p) {
+      auto pidfd = kernel::pidfd_open(p.pid);
+      const auto fds = pidfd ? files::read_fds(proc, p.pid, pidfd->get()) : std::unexpected(pidfd.error());
+      return fds && std::ranges::any_of(*fds, [&](const auto& c) {
+               return S_ISCHR(c.st.st_mode) &&
+                      static_cast<uint32_t>(c.st.st_rdev) == static_cast<uint32_t>(leader.stat.tty_nr);
+             });
+    });
+    if (!open)
+      obstacles.push_back(unsupported(leader, "has a controlling terminal that no process of the container has open"));
+  }
+}
+
 Result<std::vector<Error>> look_once(const Options& options) {
   std::vector<Error> obstacles;
   const auto proc = TRY(procfs::Procfs::open());
@@ -126,6 +144,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   }
   env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : processes) env.pids.insert(p.pid);
+  if (!options.shell_job) check_terminals(proc, processes, obstacles);
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))

@@ -30,6 +30,7 @@
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
 #include "engine/tasks/tree_plan.h"
+#include "engine/tty_keeper.h"
 #include "mounts/apply.h"
 #include "mounts/plan.h"
 #include "proto/net.pb.h"
@@ -97,7 +98,15 @@ Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& 
   return {};
 }
 
-Result<void> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, tasks::Pool& pool) {
+// Each terminal that is open, or bound somewhere, may need a master.
+int count_terminals(const tasks::Snapshot& s, const mounts::RestorePlan& mounts) {
+  return static_cast<int>(s.ttys.size()) + static_cast<int>(std::ranges::count_if(mounts.mounts, [&](const auto& m) {
+           return m.staged >= 0 && mounts.staged[static_cast<size_t>(m.staged)].cls == mounts::FsClass::kInstance;
+         }));
+}
+
+Result<void> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, const mounts::RestorePlan& mounts,
+                       tasks::Pool& pool) {
   int top = 2;
   for (const auto& task : s.tasks)
     for (const auto& e : task.fds) top = std::max(top, static_cast<int>(e.fd()));
@@ -112,7 +121,9 @@ Result<void> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, tas
     pool.pages[id] = next++;
     pool.pages_source[id] = TRY(s.images->open_raw(cat("pages-", id, ".img")));
   }
-  pool.end = next;
+  pool.masters = next;
+  pool.max_masters = count_terminals(s, mounts);
+  pool.end = next + pool.max_masters;
   return {};
 }
 
@@ -156,7 +167,8 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   if (plan.new_namespaces & CLONE_NEWNET)
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
-  TRY(plan_pool(proc, s, plan.pool));
+  TRY(files::check_external_ttys(s.ttys, options));
+  TRY(plan_pool(proc, s, plan.mounts, plan.pool));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size()));
   const auto vdso = TRY(memory::own_vdso(proc));
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
@@ -367,6 +379,13 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     return kind->restore(file, files_env);
   };
 
+  env.spare_masters = [&] {
+    std::vector<int> spare;
+    for (const auto& [index, fd] : files_env.masters)
+      if (fd.valid() && !files_env.masters_given.contains(index)) spare.push_back(fd.get());
+    return spare;
+  };
+
   const auto fork_start = now();
   auto stubs = TRY(tasks::Stubs::create(env, plan.new_namespaces));
   TRY(stubs.next_stage());
@@ -384,6 +403,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   TRY(stubs.create_extra_roots());
   TRY(stubs.seize_all());
   TRY(check_interrupted());
+  const auto masters = TRY(stubs.spare_masters());
   log::info("restore: all tasks are created");
   Restored result;
   result.root_pid = stubs.root();
@@ -404,6 +424,11 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (own_net) (void)notifier.notify("network-unlock");
   if (auto r = notifier.notify("pre-resume"); !r) log::warning("pre-resume: ", r.error().message(), ", ignoring");
 
+  if (!masters.empty()) {
+    TRY(keep_terminals(masters, stubs.root()));
+    log::warning("the client gives no other end for ", masters.size(),
+                 " terminals of the container: they live, and what is written to them is dropped, ignoring");
+  }
   if (ground) TRY(ground->restore_freezer());
   if (ground) ground->commit();
   if (network) network->commit();

@@ -34,7 +34,7 @@ Classifier::Classifier(const Table& table, const Options& options, const Table& 
     : table_(table), options_(options), engine_(engine), own_(own_namespaces) {}
 
 // Of several mounts stacked on the named place those are meant that we could not rebuild, if there are such.
-const std::string* Classifier::external_key(const Mount& mount) const {
+const std::string* Classifier::named(const Mount& mount) const {
   const std::string* name = nullptr;
   for (const auto& e : options_.externals)
     if (e.kind == "mnt" && !e.key.empty() && clean_key(e.key) == mount.mountpoint) name = &e.value;
@@ -42,6 +42,15 @@ const std::string* Classifier::external_key(const Mount& mount) const {
   bool other = std::ranges::any_of(table_.mounts,
                                    [&](const Mount& m) { return m.mountpoint == mount.mountpoint && !rebuildable(m); });
   return other ? nullptr : name;
+}
+
+// LXC names /dev/console and binds the same terminal to /dev/lxc/console too: both are to be the one it gives.
+const std::string* Classifier::external_key(const Mount& mount) const {
+  const std::string* name = named(mount);
+  if (name || mount.fstype != "devpts" || mount.root == "/" || mount.root == "/ptmx") return name;
+  for (const Mount* m : table_.of_device(mount.s_dev))
+    if (m->root == mount.root && (name = named(*m))) return name;
+  return nullptr;
 }
 
 bool Classifier::rebuildable(const Mount& mount) const {

@@ -42,6 +42,7 @@ class Classifier {
   Result<Treatment> foreign(const Mount& mount, Treatment t, std::string_view why) const;
   const Mount* best_match(const Mount& mount) const;
   const std::string* external_key(const Mount& mount) const;
+  const std::string* named(const Mount& mount) const;
   bool rebuildable(const Mount& mount) const;
   bool is_host_instance(const Mount& mount, const FsType& type) const;
   bool whole_is_mounted(const Mount& mount) const;

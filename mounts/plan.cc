@@ -48,6 +48,7 @@ class Planner {
   Result<void> find_order();
   Result<PlannedMount> place(const pb::mnt_entry& e, bool is_root);
   Result<void> choose_source(const pb::mnt_entry& e, bool is_root, PlannedMount* m);
+  bool lxc_gives_nothing(const std::string& name, const pb::mnt_entry& e) const;
   Result<void> external(const std::string& name, const pb::mnt_entry& e, PlannedMount* m) const;
   Result<int> stage(const pb::mnt_entry& e);
   Result<void> check_sharing(const PlannedMount& m) const;
@@ -138,6 +139,20 @@ Result<void> Planner::find_order() {
   return {};
 }
 
+// A console that LXC made in the container's devpts is dumped as external, but LXC has none to give on restore: its
+// map has an empty source then. The terminal is made anew, with the others of that devpts.
+bool Planner::lxc_gives_nothing(const std::string& name, const pb::mnt_entry& e) const {
+  const FsType* type = find_fstype(e.fstype());
+  if (!type || type->cls != FsClass::kInstance || e.root().size() < 2 || !parse_int<uint32_t>(e.root().substr(1)))
+    return false;
+  const External* map = nullptr;
+  for (const auto& x : options_.externals)
+    if (x.kind == "mnt" && x.key == name) map = &x;
+  return map && map->value.empty() && std::ranges::any_of(entries_, [&](const auto& o) {
+           return o.root_dev() == e.root_dev() && o.root() == "/" && external_name(o).empty();
+         });
+}
+
 Result<void> Planner::external(const std::string& name, const pb::mnt_entry& e, PlannedMount* m) const {
   m->from = From::kExternal;
   if (name == kDeviceKey)
@@ -204,7 +219,7 @@ Result<int> Planner::stage(const pb::mnt_entry& e) {
 }
 
 Result<void> Planner::choose_source(const pb::mnt_entry& e, bool is_root, PlannedMount* m) {
-  if (std::string name = external_name(e); !name.empty()) return external(name, e, m);
+  if (std::string name = external_name(e); !name.empty() && !lxc_gives_nothing(name, e)) return external(name, e, m);
   if (is_root) {
     m->from = From::kRoot;
     return {};

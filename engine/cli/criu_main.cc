@@ -12,6 +12,7 @@
 #include "engine/cli/arguments.h"
 #include "engine/cli/check_command.h"
 #include "engine/cli/config_file.h"
+#include "engine/cli/lxc.h"
 #include "engine/cli/process.h"
 #include "engine/rpc/server.h"
 #include "engine/rpc/service.h"
@@ -70,6 +71,7 @@ int dump(Request& request, const Engine& engine) {
   if (!prepared) return report(prepared.error()), 1;
   auto stats = run_checkpoint(engine, prepared->options);
   if (!stats) return report(stats.error()), 1;
+  settle_tty_info(prepared->options);
   if (prepared->options.display_stats) printf("%s", describe(*stats).c_str());
   log::info("Dumping finished successfully");
   return 0;

@@ -67,7 +67,9 @@ struct RestoreEnv {
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   std::map<uint32_t, Fd> masters;                     // of pseudo terminals, by index: made with the mounts
-  std::set<uint32_t> terminals;                       // indexes that are set up and handed over
+  std::set<uint32_t> terminals;                       // indexes that are set up
+  std::set<uint32_t> masters_given;                   // indexes whose masters the client has
+  std::set<uint32_t> external_ttys;                   // tty info ids that are set up
   // Sends the master of a new pseudo terminal to the client; may be empty.
   std::function<Result<void>(int master_fd)> orphan_master;
 };
@@ -102,6 +104,8 @@ constexpr uint32_t kSettableFlags =
 
 // tty.cc: the master of the pair with this index, from the ptmx of a devpts.
 Result<Fd> open_master(const std::string& ptmx, uint32_t index);
+// tty.cc: every terminal of the images that is outside the container is given by the client, or can be made anew.
+Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
 // regular.cc, used also for cwd, root, executable and mapped files.
 Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
 

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pseudo terminal slaves whose master is outside (a container's console), pts(4), and the
 // /dev/tty of such a session. On restore a new pair is made in the container's devpts with
-// the same index; the master goes to the client (orphan-pts-master). ioctl_tty(2).
+// the same index; the master goes to the client (orphan-pts-master). A terminal that the client
+// names, --external tty[RDEV:DEV], is given by it again, --inherit-fd fd[N]:tty[RDEV:DEV], and the
+// others of such a container get masters that a keeper holds. ioctl_tty(2).
 #include <asm/termbits.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -31,12 +34,41 @@ int tty_nr(dev_t rdev) {
   return static_cast<int>((minor(rdev) & 0xff) | (major(rdev) << 8) | ((minor(rdev) & ~0xffu) << 12));
 }
 
+// As LXC and CRIU write it: st_rdev and st_dev in hexadecimal.
+std::string external_key(uint64_t rdev, uint64_t dev) { return cat(hex(rdev).substr(2), ":", hex(dev).substr(2)); }
+
+bool is_named(const Candidate& c, const Options& options) {
+  const std::string key = external_key(c.st.st_rdev, c.st.st_dev);
+  return std::ranges::any_of(options.externals, [&](const auto& e) { return e.kind == "tty" && e.key == key; });
+}
+
+// LXC names the console alone, and holds the masters of the other terminals too.
+bool is_external(const Candidate& c, const Options& options) {
+  if (!is_slave(c.st)) return is_named(c, options);
+  return is_named(c, options) ||
+         (!options.orphan_pts_master &&
+          std::ranges::any_of(options.externals, [](const auto& e) { return e.kind == "tty"; }));
+}
+
+// Its devpts goes with the container, so a new one can have the same terminals.
+bool on_own_devpts(const Candidate& c, const DumpEnv& env) {
+  if (!env.mounts || !is_slave(c.st)) return false;
+  return std::ranges::any_of(env.mounts->of_device(mounts::kernel_dev(major(c.st.st_dev), minor(c.st.st_dev))),
+                             [](const auto* m) { return m->root == "/"; });
+}
+
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
-  if (!env.options.orphan_pts_master)
+  if (is_current(c.st))
+    if (const auto stat = env.proc.stat(c.pid); stat && stat->tty_nr == 0)
+      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal that is not its session's any more"))
+                      .about(c.name()));
+  if (is_named(c, env.options)) return {};
+  const bool others = std::ranges::any_of(env.options.externals, [](const auto& e) { return e.kind == "tty"; });
+  if (!env.options.orphan_pts_master && !others)
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container"))
                     .about(c.name()));
-  if (is_slave(c.st) && env.mounts && !env.mounts->find(c.info.mnt_id))
+  if (is_slave(c.st) && env.mounts && !env.mounts->find(c.info.mnt_id) && !on_own_devpts(c, env))
     return fail(Error(Code::kOutsideFile, cat(c.name(), " is a terminal of the host")).about(c.name()));
   return {};
 }
@@ -65,14 +97,19 @@ Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& in
 }
 
 Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entry& info) {
-  const bool slave = is_slave(c.st);
-  info.set_type(slave ? pb::PTY : pb::CTTY);
+  const bool slave = is_slave(c.st), external = is_external(c, env.options);
+  info.set_type(external ? pb::EXT_TTY : slave ? pb::PTY : pb::CTTY);
   info.set_locked(false), info.set_packet_mode(false), info.set_sid(0), info.set_pgrp(0);
   int exclusive = 0;
   (void)::ioctl(c.copy.get(), TIOCGEXCL, &exclusive);
   info.set_exclusive(exclusive != 0);
   info.set_rdev(static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev)));
-  if (!slave) return {};
+  if (external) {
+    info.set_rdev(static_cast<uint32_t>(c.st.st_rdev));
+    info.set_dev(static_cast<uint32_t>(c.st.st_dev));
+  } else if (!slave) {
+    return {};
+  }
   struct termios term {};
   winsize size{};
   if (::ioctl(c.copy.get(), TCGETS, &term) < 0) return fail_sys("ioctl(TCGETS)", c.name());
@@ -82,9 +119,21 @@ Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entr
   auto& w = *info.mutable_winsize();
   w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel),
       w.set_ws_ypixel(size.ws_ypixel);
-  info.mutable_pty()->set_index(index_of(c.st.st_rdev));
+  if (!external || on_own_devpts(c, env)) info.mutable_pty()->set_index(index_of(c.st.st_rdev));
   info.set_uid(c.st.st_uid), info.set_gid(c.st.st_gid);
   return find_session(env, c.st.st_rdev, info);
+}
+
+// The image's own number for the terminal: the device number serves within the container's devpts.
+uint32_t info_id(const Candidate& c, const DumpEnv& env, const DumpOutput& out) {
+  if (!is_external(c, env.options)) return static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
+  uint32_t id = 1u << 31;  // above every device number
+  for (const auto& [known, info] : out.ttys) {
+    if (info.type() != pb::EXT_TTY) continue;
+    if (info.rdev() == c.st.st_rdev && info.dev() == c.st.st_dev) return known;
+    id = known + 1;
+  }
+  return id;
 }
 
 Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
@@ -93,8 +142,7 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   tty.set_id(entry.id());
   tty.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
   set_no_owner(tty.mutable_fown());
-  // The image's own number for the terminal: the device number serves.
-  const auto id = static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
+  const uint32_t id = info_id(c, env, out);
   tty.set_tty_info_id(id);
   if (out.ttys.contains(id)) return {};
   auto& info = out.ttys[id];
@@ -144,29 +192,77 @@ Result<Fd> open_master(const std::string& ptmx, uint32_t index) {
 
 namespace {
 
+std::string inherit_key(const pb::tty_info_entry& info) {
+  return cat("tty[", external_key(info.rdev(), info.dev()), "]");
+}
+
+}  // namespace
+
+Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options) {
+  for (const auto& [id, info] : ttys) {
+    if (info.type() != pb::EXT_TTY) continue;
+    const std::string key = inherit_key(info);
+    const int fd = inherited_fd(options, key);
+    if (fd < 0 && info.has_pty()) continue;  // a new one in the container's devpts will do
+    if (fd < 0)
+      return fail(Error(Code::kBadOption, cat("the terminal ", key, " of the images is outside the container; give ",
+                                              "another with --inherit-fd 'fd[N]:", key, "'"))
+                      .about(key));
+    struct termios term {};
+    if (::ioctl(fd, TCGETS, &term) < 0)
+      return fail(Error(Code::kBadOption, cat("--inherit-fd fd[", fd, "]:", key, " is not a terminal")).about(key));
+  }
+  return {};
+}
+
+namespace {
+
+// The client's terminal, opened anew: the flags of its own description are not the container's business. Where it is
+// the console, by that name, which the container can find.
+Result<Fd> restore_external(int given, const pb::tty_info_entry& info, int flags, RestoreEnv& env) {
+  if (env.external_ttys.insert(info.id()).second) TRY(set_up_pair(given, info));
+  struct stat theirs {
+  }, console{};
+  const bool same = ::fstat(given, &theirs) == 0 && ::stat("/dev/console", &console) == 0 &&
+                    theirs.st_dev == console.st_dev && theirs.st_ino == console.st_ino;
+  return open_at(AT_FDCWD, same ? "/dev/console" : cat("/proc/self/fd/", given), flags);
+}
+
+// The first description of a terminal makes it. Its master goes to the client, or to the keeper.
+Result<void> make_pair(const pb::tty_info_entry& info, const std::string& path, RestoreEnv& env) {
+  const uint32_t index = info.pty().index();
+  if (!env.terminals.insert(index).second) return {};
+  const bool kept = info.type() == pb::EXT_TTY;
+  if (!kept && !env.orphan_master)
+    return fail(
+        Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)"))
+            .about(path));
+  auto& master = env.masters[index];
+  if (!master.valid()) master = TRY(open_master("/dev/pts/ptmx", index));
+  Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));
+  TRY(set_up_pair(slave.get(), info));
+  if (kept) return {};
+  TRY(env.orphan_master(master.get()));
+  env.masters_given.insert(index);
+  return {};
+}
+
 Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (!entry.has_tty()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no terminal"));
-  const auto info = env.ttys.find(entry.tty().tty_info_id());
-  if (info == env.ttys.end())
+  const auto at = env.ttys.find(entry.tty().tty_info_id());
+  if (at == env.ttys.end())
     return fail(Code::kImageCorrupt, cat("tty-info.img: no terminal ", entry.tty().tty_info_id()));
+  const auto& info = at->second;
   const int flags = (static_cast<int>(entry.tty().flags()) & (O_ACCMODE | static_cast<int>(kSettableFlags))) | O_NOCTTY;
-  if (info->second.type() == pb::CTTY) return open_at(AT_FDCWD, "/dev/tty", flags);
-  if (info->second.type() != pb::PTY || !info->second.has_pty())
+  if (info.type() == pb::CTTY) return open_at(AT_FDCWD, "/dev/tty", flags);
+  if (info.type() == pb::EXT_TTY)
+    if (const int given = inherited_fd(env.options, inherit_key(info)); given >= 0)
+      return restore_external(given, info, flags, env);
+  if ((info.type() != pb::PTY && info.type() != pb::EXT_TTY) || !info.has_pty())
     return fail(Code::kUnsupportedFile,
                 cat("terminal ", entry.tty().tty_info_id(), " is of a kind that cannot be restored yet"));
-  const uint32_t index = info->second.pty().index();
-  const std::string path = cat("/dev/pts/", index);
-  if (env.terminals.insert(index).second) {
-    if (!env.orphan_master)
-      return fail(
-          Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)"))
-              .about(path));
-    auto& master = env.masters[index];
-    if (!master.valid()) master = TRY(open_master("/dev/pts/ptmx", index));
-    Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));
-    TRY(set_up_pair(slave.get(), info->second));
-    TRY(env.orphan_master(master.get()));
-  }
+  const std::string path = cat("/dev/pts/", info.pty().index());
+  TRY(make_pair(info, path, env));
   return open_at(AT_FDCWD, path, flags);
 }
 

@@ -62,6 +62,7 @@ class Stub {
     const auto join = static_cast<int>(env_.snapshot.namespaces & ~static_cast<unsigned long>(CLONE_NEWPID));
     for (int fd = env_.pool.base; fd < env_.pool.end; ++fd) {
       auto copy = kernel::pidfd_getfd(root_pidfd, fd);
+      if (!copy && copy.error().sys_errno() == EBADF) continue;  // a terminal of another session, or none
       if (!copy || ::dup3(copy->get(), fd, O_CLOEXEC) < 0)
         must(fail_sys("take descriptor from the root task", cat(fd)));
     }
@@ -151,16 +152,36 @@ class Stub {
     for (const auto& [id, number] : env_.pool.pages)
       if (::dup3(env_.pool.pages_source.at(id).get(), number, O_CLOEXEC) < 0)
         return fail_sys("dup3", cat("pages-", id, ".img"));
-    // /dev/tty can be opened only by a session that has a terminal: that of the root task.
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
-    for (const bool current_terminal : {false, true}) {
-      for (const auto& [id, file] : env_.snapshot.files) {
-        const auto tty = file.has_tty() ? env_.snapshot.ttys.find(file.tty().tty_info_id()) : env_.snapshot.ttys.end();
-        if ((tty != env_.snapshot.ttys.end() && tty->second.type() == pb::CTTY) != current_terminal) continue;
+    for (const auto& [id, file] : env_.snapshot.files) {
+      if (is_current_terminal(file)) continue;
+      const Fd fd = TRY(env_.open_file(file));
+      if (::dup3(fd.get(), env_.pool.file.at(id), O_CLOEXEC) < 0) return fail_sys("dup3", cat("file ", id));
+    }
+    int next = env_.pool.masters;
+    for (int fd : env_.spare_masters ? env_.spare_masters() : std::vector<int>()) {
+      if (next == env_.pool.masters + env_.pool.max_masters) return fail(Code::kInternal, "too many terminals");
+      if (::dup3(fd, next++, O_CLOEXEC) < 0) return fail_sys("dup3", "master of a terminal");
+    }
+    return {};
+  }
+
+  bool is_current_terminal(const pb::file_entry& file) const {
+    const auto info = file.has_tty() ? env_.snapshot.ttys.find(file.tty().tty_info_id()) : env_.snapshot.ttys.end();
+    return info != env_.snapshot.ttys.end() && info->second.type() == pb::CTTY;
+  }
+
+  // /dev/tty can be opened only by a session that has a terminal: its leader does it, for all that come after it.
+  Result<void> open_current_terminal() {
+    for (const auto& t : env_.snapshot.tasks) {
+      if (t.zombie || t.node.sid() != node().pid) continue;
+      for (const auto& e : t.fds) {
+        const auto& file = env_.snapshot.files.at(e.id());
+        const int number = TRY(pool_fd(e.id()));
+        if (!is_current_terminal(file) || ::fcntl(number, F_GETFD) >= 0) continue;
         const Fd fd = TRY(env_.open_file(file));
-        if (::dup3(fd.get(), env_.pool.file.at(id), O_CLOEXEC) < 0) return fail_sys("dup3", cat("file ", id));
+        if (::dup3(fd.get(), number, O_CLOEXEC) < 0) return fail_sys("dup3", cat("file ", e.id()));
       }
-      if (!current_terminal) TRY(take_terminal(*task()));
     }
     return {};
   }
@@ -168,7 +189,11 @@ class Stub {
   [[noreturn]] void run_node() {
     must(say_pid());
     must(create_children(true));
-    if (node().leads_session && ::setsid() < 0 && errno != EPERM) must(fail_sys("setsid", cat("pid ", node().pid)));
+    if (node().leads_session) {
+      if (::setsid() < 0 && errno != EPERM) must(fail_sys("setsid", cat("pid ", node().pid)));
+      must(take_terminal());
+      must(open_current_terminal());
+    }
     if (node().adopts && ::prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) must(fail_sys("prctl(PR_SET_CHILD_SUBREAPER)"));
     must(create_children(false));
     if (const auto* t = task(); t && !t->zombie) must(set_up(*t));
@@ -221,7 +246,6 @@ class Stub {
   }
 
   Result<void> set_up(const TaskImage& t) {
-    if (node_ != 0) TRY(take_terminal(t));
     // Every number below the pool is the task's own.
     std::set<int> used;
     for (const auto& e : t.fds) {
@@ -245,14 +269,13 @@ class Stub {
     return {};
   }
 
-  // The session leader of a terminal gets it back as its controlling terminal.
-  Result<void> take_terminal(const TaskImage& t) {
-    for (const auto& e : t.fds) {
-      const auto& file = env_.snapshot.files.at(e.id());
+  // The session leader of a terminal gets it back as its controlling terminal, whoever has it open.
+  Result<void> take_terminal() {
+    for (const auto& [id, file] : env_.snapshot.files) {
       if (!file.has_tty()) continue;
       const auto info = env_.snapshot.ttys.find(file.tty().tty_info_id());
-      if (info == env_.snapshot.ttys.end() || info->second.sid() != node().pid || !node().leads_session) continue;
-      if (::ioctl(TRY(pool_fd(e.id())), TIOCSCTTY, 0) < 0) return fail_sys("ioctl(TIOCSCTTY)", cat("pid ", node().pid));
+      if (info == env_.snapshot.ttys.end() || info->second.sid() != node().pid) continue;
+      if (::ioctl(TRY(pool_fd(id)), TIOCSCTTY, 0) < 0) return fail_sys("ioctl(TIOCSCTTY)", cat("pid ", node().pid));
       return {};
     }
     return {};
@@ -375,6 +398,17 @@ Result<void> Stubs::next_stage() {
     return wait_bytes(count);
   }
   return wait_bytes(1);
+}
+
+Result<std::vector<Fd>> Stubs::spare_masters() const {
+  std::vector<Fd> masters;
+  const auto& pool = env_->pool;
+  for (int fd = pool.masters; fd < pool.masters + pool.max_masters; ++fd) {
+    auto master = kernel::pidfd_getfd(root_pidfd_.get(), fd);
+    if (!master && master.error().sys_errno() == EBADF) break;
+    masters.push_back(TRY(std::move(master)));
+  }
+  return masters;
 }
 
 Result<void> Stubs::create_extra_roots() {

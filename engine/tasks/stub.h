@@ -58,6 +58,7 @@ struct Pool {
   std::map<uint32_t, int> file;         // file id -> number
   std::map<uint32_t, int> pages;        // pages id -> number
   std::map<uint32_t, Fd> pages_source;  // pages id -> the engine's descriptor
+  int masters = 0, max_masters = 0;     // from this number on: masters of terminals for the keeper
   int end = 0;                          // first number behind them
 };
 
@@ -71,6 +72,8 @@ struct StubEnv {
   std::function<Result<void>()> set_up_namespaces;
   // Runs in the root stub after that: opens a file of the snapshot.
   std::function<Result<Fd>(const pb::file_entry&)> open_file;
+  // Runs in the root stub after that: masters that nobody else holds.
+  std::function<std::vector<int>()> spare_masters;
   Pool pool;
 };
 
@@ -92,6 +95,9 @@ class Stubs {
   Result<void> next_stage();
   // Creates stubs for tasks that are not below the root; after stage 3.
   Result<void> create_extra_roots();
+
+  // Masters of terminals that nobody else holds, out of the root stub; after stage 3.
+  Result<std::vector<Fd>> spare_masters() const;
 
   // Becomes the tracer of all and stops them.
   Result<void> seize_all();

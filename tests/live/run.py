@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import glob
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ LIVE = os.path.join(BUILD, 'live')
 HANG = int(os.environ.get('STASIS_TEST_HANG', '60'))   # seconds; only ends what hangs
 NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
-SPECIAL = {'cgroup', 'refused', 'ns_launch'}
+SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -371,6 +372,42 @@ def run_cgroup_root(directory, door):
 
 # --- the list
 
+def run_external_tty(directory):
+    """LXC's way with a console: named at dump, another one given at restore."""
+    ours, theirs, other, given = *pty.openpty(), *pty.openpty()
+    program = Program('external_tty', 'host', directory, before_exec=lambda: os.dup2(theirs, 0))
+    images = os.path.join(directory, 'images')
+    os.mkdir(images)
+
+    def engine(*arguments):
+        return subprocess.run([ENGINE, *arguments, '-D', images], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=HANG, pass_fds=(given,))
+    try:
+        st = os.fstat(theirs)
+        key = f'tty[{st.st_rdev:x}:{st.st_dev:x}]'
+        done = engine('dump', '-t', str(program.pid))
+        check(done.returncode != 0 and 'STASIS-E-UNSUPPORTED-FILE' in done.stderr, f'a terminal nobody named was taken: {done.stderr}')
+        check(program.alive(), 'the program is gone after a refusal')
+        done = engine('dump', '-t', str(program.pid), '--external', key)
+        check(done.returncode == 0, f'dump: {done.stderr}')
+        until(program.gone, 'tasks are left after dump')
+        done = engine('restore', '-d')
+        check(done.returncode != 0 and 'STASIS-E-BAD-OPTION' in done.stderr and key in done.stderr, f'no terminal was given: {done.stderr}')
+        pidfile = os.path.join(directory, 'pidfile')
+        done = engine('restore', '-d', '--pidfile', pidfile, '--inherit-fd', f'fd[{given}]:{key}')
+        check(done.returncode == 0, f'restore: {done.stderr}')
+        program.pid = int(tasks.read(pidfile))
+        program.pids.append(program.pid)
+        os.write(other, b'in\n')
+        program.finish()
+        said = os.read(other, 100)
+        check(said == b'onetwothree', f'the other end got {said}')
+    finally:
+        program.clean()
+        for fd in (ours, theirs, other, given):
+            os.close(fd)
+
+
 def programs():
     found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
     return [name for name in found if name not in SPECIAL]
@@ -394,6 +431,7 @@ def all_tests(native):
         return
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
+    yield 'live external-tty/cli', run_external_tty
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 

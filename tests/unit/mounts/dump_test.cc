@@ -41,6 +41,22 @@ std::string obstacle(const std::string& lines, const Options& options = {}, uint
   return errors[0].object() + ": " + errors[0].message();
 }
 
+// LXC names /dev/console only, and gives it back at both places or not at all.
+TEST(Dump, LxcConsoleIsExternalAtBothPlaces) {
+  const std::string lines =
+      "2 1 0:40 / /dev rw - tmpfs none rw\n"
+      "3 2 0:44 / /dev/pts rw - devpts devpts rw\n"
+      "4 2 0:44 /0 /dev/lxc/console rw - devpts devpts rw\n"
+      "5 2 0:44 /0 /dev/console rw - devpts devpts rw\n"
+      "6 2 0:44 /1 /dev/lxc/tty1 rw - devpts devpts rw\n";
+  auto entries = dump(table(kRoot + lines), externals({{"/dev/console", "console"}}), table(samples::kHost));
+  ASSERT_TRUE(entries) << entries.error().line();
+  EXPECT_EQ(find(*entries, "/dev/console")->ext_key(), "console");
+  EXPECT_EQ(find(*entries, "/dev/lxc/console")->ext_key(), "console");
+  EXPECT_FALSE(find(*entries, "/dev/lxc/tty1")->has_ext_key());
+  EXPECT_FALSE(find(*entries, "/dev/pts")->has_ext_key());
+}
+
 TEST(Dump, RuncContainer) {
   Options options =
       externals({{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu"}, {"/proc/keys", "/dev/null"}, {"/nowhere", "x"}});

@@ -51,6 +51,24 @@ const PlannedMount& at(const RestorePlan& plan, std::string_view mountpoint) {
   return *std::ranges::find_if(plan.mounts, [&](const auto& m) { return m.mountpoint == mountpoint; });
 }
 
+// The map of LXC has an empty source when the console was the container's own: then it is made anew.
+TEST(Plan, LxcConsoleWithoutSource) {
+  auto console = entry(3, 1, 44, "/0", "/dev/console", find_fstype("devpts")->code);
+  console.set_ext_key("console");
+  const auto with = tree({entry(2, 1, 44, "/", "/dev/pts", find_fstype("devpts")->code), console});
+  auto plan = plan_restore(with, external("console", ""));
+  ASSERT_TRUE(plan) << plan.error().line();
+  EXPECT_EQ(at(*plan, "/dev/console").from, From::kStaged);
+  EXPECT_EQ(at(*plan, "/dev/console").subpath, "0");
+  EXPECT_EQ(at(*plan, "/dev/console").staged, at(*plan, "/dev/pts").staged);
+  EXPECT_EQ(refusal(with), Code::kMountTarget);
+  auto given = plan_restore(with, external("console", "/dev/pts/7"));
+  ASSERT_TRUE(given) << given.error().line();
+  EXPECT_EQ(at(*given, "/dev/console").from, From::kExternal);
+  EXPECT_EQ(at(*given, "/dev/console").host_path, "/dev/pts/7");
+  EXPECT_EQ(refusal(tree({console}), external("console", "")), Code::kMountTarget);  // its devpts is the host's
+}
+
 TEST(Plan, RuncContainer) {
   auto t = Table::parse(samples::kRunc), host = Table::parse(samples::kHost);
   Options options;

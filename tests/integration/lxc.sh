@@ -1,0 +1,284 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Unmodified LXC with our drop-in as the criu it finds on PATH. Everything lives in an lxcpath of the case.
+. "$(dirname "$0")/lib.sh"
+
+LOOP='i=0; while :; do i=$((i+1)); echo $i >/files/n.new; mv /files/n.new /files/n; sleep 0.02; done'
+BASE=/usr/share/lxc/config/common.conf
+
+skip() { echo "skip: $*"; exit 0; }
+# LXC's monitor keeps the standard error of the command that made it: never a pipe.
+lxc() {
+  local tool=$1
+  shift
+  timeout "$HANG" "lxc-$tool" -P "$CASE/lxc" -n "$ID" "$@" </dev/null >"$CASE/$tool.out" 2>"$CASE/$tool.err"
+}
+said() { echo "lxc-$1: $(tail -n 2 "$CASE/$1.err" | tr '\n' ' ')$(explain)"; }
+state() { lxc info -sH; cat "$CASE/info.out"; }
+init_pid() { lxc info -pH; cat "$CASE/info.out"; }
+is_state() { [[ $(state) == "$1" ]]; }
+inside() { lxc attach -- /bin/sh -c "$1" && cat "$CASE/attach.out"; }
+
+# make_container INIT-SCRIPT [CONFIG-LINE...]: busybox, Debian's default configuration without a bridge.
+make_container() {
+  command -v lxc-start >/dev/null && command -v lxc-checkpoint >/dev/null || skip "LXC is not installed"
+  [[ -f $BASE ]] || skip "no $BASE"
+  local script=$1 root=$CASE/lxc/$ID/rootfs name
+  shift
+  mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,etc,root,run,files} || fail "cannot make a rootfs"
+  [[ -d $FILES ]] || ln -s "$root/files" "$FILES"
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  for name in sh mv cat sleep echo ps ls tty stty setsid mkdir kill cut readlink; do ln -sf busybox "$root/bin/$name"; done
+  printf '#!/bin/sh\n%s\n' "$script" >"$root/sbin/init"
+  chmod 755 "$root/sbin/init"
+  write_config "lxc.include = $BASE" "$@"
+}
+write_config() {
+  printf '%s\n' "$@" "lxc.uts.name = $ID" "lxc.arch = linux64" "lxc.rootfs.path = dir:$CASE/lxc/$ID/rootfs" \
+    "lxc.apparmor.profile = generated" "lxc.apparmor.allow_nesting = 1" "lxc.init.cmd = /sbin/init $ID" >"$CASE/lxc/$ID/config"
+  grep -q '^lxc.net' "$CASE/lxc/$ID/config" || echo 'lxc.net.0.type = empty' >>"$CASE/lxc/$ID/config"
+  # A monitor of LXC 5.0.2 that has restored a container dies of its first command unless lxc.tty.max is 0 there.
+  { cat "$CASE/lxc/$ID/config"; echo 'lxc.tty.max = 0'; } >"$CASE/restore.conf"
+}
+lxc_start() {
+  echo "$ID" >>"$CASE/lxc-containers"
+  lxc start || fail "$(said start)"
+  until_true "the container to count" test -s "$FILES/n"
+}
+lxc_dump() { lxc checkpoint -D "$CASE/images" -v "$@" || fail "$(said checkpoint)"; }
+lxc_restore() {
+  lxc checkpoint -r -D "$CASE/images" -v --rcfile="$CASE/restore.conf" "$@" || fail "$(said checkpoint)"
+  is_state RUNNING || fail "after the restore LXC says $(state)"
+}
+round_trip() {
+  local before
+  lxc_dump -s
+  until_true "LXC to see it stopped" is_state STOPPED
+  until_true "the tasks to go" _no_tasks
+  before=$(count)
+  lxc_restore
+  counts_on "$before"
+}
+lxc_stop() {
+  lxc stop -k || fail "$(said stop)"
+  until_true "the container to stop" is_state STOPPED
+  until_true "the tasks to go" _no_tasks
+  until_true "the keeper of terminals to go" _no_keeper
+}
+_no_keeper() { ! grep -lsxzF "$CASE/images" /proc/[0-9]*/cmdline >/dev/null; }
+stop_left() {
+  local status=$? pid
+  set +e
+  if [[ -f $CASE/lxc-containers ]]; then lxc unfreeze; lxc stop -k; fi
+  for pid in $(grep -lsF "$CASE/lxc" /proc/[0-9]*/cmdline | cut -d/ -f3); do
+    [[ $pid == "$BASHPID" || $pid == "$$" ]] || kill -KILL "$pid" 2>/dev/null
+  done
+  exit "$status"
+} 2>/dev/null
+
+case_stop_and_restore() {
+  trap stop_left EXIT
+  make_container "$LOOP"
+  lxc_start
+  round_trip
+  [[ $(inside 'read -r pid rest </proc/1/stat; echo $pid; cat /proc/sys/kernel/hostname') == "1
+$ID" ]] || fail "lxc-attach sees another container: $(said attach)"
+  grep -q "apparmor:generated.*ignoring" "$CASE/images/restore.log" || fail "no word about the AppArmor profile"
+  lxc freeze || fail "$(said freeze)"
+  is_state FROZEN || fail "after lxc-freeze it is $(state)"
+  lxc unfreeze || fail "$(said unfreeze)"
+  counts_on
+  lxc_stop
+  [[ -z $(mounts_left) ]] || fail "mounts left: $(mounts_left | tr '\n' ' ')"
+}
+
+case_leave_running() {
+  trap stop_left EXIT
+  make_container "$LOOP"
+  lxc_start
+  local pid
+  pid=$(init_pid)
+  lxc_dump
+  [[ $(init_pid) == "$pid" ]] || fail "the container has another pid"
+  counts_on
+  mv "$CASE/images" "$CASE/images1"
+  lxc_dump -s
+  until_true "the tasks to go" _no_tasks
+  lxc_restore
+  counts_on
+  lxc_stop
+}
+
+case_ten_times() {
+  trap stop_left EXIT
+  make_container "$LOOP"
+  lxc_start
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$CASE/images"
+    round_trip
+  done
+  lxc_stop
+}
+
+# LXC makes them in the container's devpts and gives nothing on restore: they live on, with all that is open.
+case_terminals() {
+  trap stop_left EXIT
+  make_container "setsid /bin/sh -c 'exec 3<>/dev/tty2; stty rows 33 cols 44 <&3; exec sleep 100000' $ID & exec >/dev/console; $LOOP"
+  lxc_start
+  until_true "terminal 2 to be set" _size_of_tty2
+  round_trip
+  _size_of_tty2 || fail "terminal 2 has lost its size: $(inside 'stty size </dev/tty2')"
+  grep -q 'no other end for 5 terminals.*ignoring' "$CASE/images/restore.log" || fail "no warning about the terminals"
+  inside 'i=0; while [ $i -lt 3000 ]; do echo "a line that somebody has to take away"; i=$((i+1)); done >/dev/tty2' >/dev/null ||
+    fail "nobody reads what is written to terminal 2"
+  inside 'echo hello >/dev/console && echo hello >/dev/tty4' >/dev/null || fail "a terminal is dead: $(said attach)"
+  rm -rf "$CASE/images"
+  round_trip
+  _size_of_tty2 || fail "terminal 2 has lost its size the second time"
+  lxc_stop
+}
+_size_of_tty2() { [[ $(inside 'stty size </dev/tty2') == "33 44" ]]; }
+
+# Without a devpts of the container the console is a terminal of the host, which LXC gives again on restore.
+case_console_of_the_host() {
+  trap stop_left EXIT
+  make_container "exec </dev/console >/dev/console 2>&1; stty rows 22 cols 55; $LOOP"
+  write_config 'lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed'
+  sed -i "s/i=\$((i+1));/& echo line \$i;/" "$CASE/lxc/$ID/rootfs/sbin/init"
+  lxc_start
+  local init monitor
+  for _ in 1 2 3; do
+    rm -rf "$CASE/images"
+    round_trip
+    init=$(init_pid)
+    monitor=$(awk '/^PPid/ {print $2}' "/proc/$init/status")
+    [[ $(readlink "/proc/$init/fd/1") == /dev/console ]] || fail "standard output is $(readlink "/proc/$init/fd/1")"
+    [[ $(stat -Lc %d:%t:%T "/proc/$init/fd/1") == "$(stat -c %d "/dev/pts"):88:$(sed -n 's/^tty-index:\t//p' "/proc/$monitor"/fdinfo/* 2>/dev/null)" ]] ||
+      fail "the console is not the terminal whose other end LXC holds"
+    [[ $(inside 'stty size </dev/console') == "22 55" ]] || fail "the console has lost its size"
+  done
+  lxc_stop
+}
+
+case_net_none() {
+  trap stop_left EXIT
+  make_container "$LOOP" 'lxc.net.0.type = none'
+  lxc_start
+  [[ $(readlink "/proc/$(init_pid)/ns/net") == "$(readlink /proc/self/ns/net)" ]] || fail "the network is not the host's"
+  round_trip
+  [[ $(readlink "/proc/$(init_pid)/ns/net") == "$(readlink /proc/self/ns/net)" ]] || fail "it is not the host's network any more"
+  lxc_stop
+}
+
+case_net_empty() {
+  trap stop_left EXIT
+  make_container "$LOOP"
+  lxc_start
+  round_trip
+  [[ $(readlink "/proc/$(init_pid)/ns/net") != "$(readlink /proc/self/ns/net)" ]] || fail "the container has the host's network"
+  [[ $(inside 'cat /proc/net/dev' | grep -c :) == 1 ]] || fail "there is more than lo"
+  lxc_stop
+}
+
+# LXC takes lxc.payload.NAME-1 when the old one is still there.
+case_another_cgroup() {
+  trap stop_left EXIT
+  make_container "sh -c 'while :; do sleep 1; done' $ID & $LOOP"
+  lxc_start
+  lxc_dump -s
+  until_true "LXC to see it stopped" is_state STOPPED
+  until_true "the tasks to go" _no_tasks
+  until_true "the old cgroups to go" _no_cgroups
+  local dir pid checked=0
+  for dir in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    [[ ! -f $dir/cgroup.procs ]] || mkdir "$dir/lxc.payload.$ID"
+  done
+  lxc_restore
+  counts_on
+  for pid in $(tasks_left); do
+    [[ $(readlink "/proc/$pid/ns/pid") != "$(readlink /proc/self/ns/pid)" ]] || continue
+    ! grep "lxc.payload" "/proc/$pid/cgroup" | grep -qv "/lxc.payload.$ID-1\$" || fail "pid $pid is elsewhere: $(tr '\n' ' ' <"/proc/$pid/cgroup")"
+    ((++checked))
+  done
+  ((checked >= 2)) || fail "$checked tasks are there"
+  lxc freeze && is_state FROZEN && lxc unfreeze || fail "it cannot be frozen there: $(said freeze)"
+  counts_on
+  lxc_stop
+}
+
+_no_cgroups() { [[ -z $(cgroups_left) ]]; }
+
+# A shell on the console, its own session: the terminal controls it before and after.
+case_shell_on_the_console() {
+  trap stop_left EXIT
+  make_container "setsid -c /bin/sh -c 'exec 7<>/dev/tty; trap \"echo here >&7 && echo heard >/files/heard\" USR1; sleep 100000 & echo \$\$ >/files/shell; while :; do sleep 0.1; done' $ID </dev/console >/dev/console 2>&1 & $LOOP"
+  lxc_start
+  until_true "the shell" test -s "$FILES/shell"
+  local shell before after
+  shell=$(<"$FILES/shell")
+  before=$(inside "cut -d' ' -f1,4-8 /proc/$shell/stat")
+  [[ $(cut -d' ' -f5 <<<"$before") != 0 ]] || fail "the shell has no terminal to begin with: $before"
+  round_trip
+  after=$(inside "cut -d' ' -f1,4-8 /proc/$shell/stat")
+  [[ $before == "$after" ]] || fail "pid ppid pgrp session tty tpgid was '$before', is '$after'"
+  [[ $(inside "readlink /proc/$shell/fd/7") == /dev/tty ]] || fail "/dev/tty is $(inside "readlink /proc/$shell/fd/7")"
+  inside "kill -USR1 $shell" >/dev/null || fail "$(said attach)"
+  until_true "the shell to write to /dev/tty" test -s "$FILES/heard"
+  lxc_stop
+}
+
+case_refused_leaves_it_alone() {
+  trap stop_left EXIT
+  make_container "mkfifo /tmp/p; sh -c 'exec 9<>/tmp/p; exec sleep 100000' $ID & $LOOP"
+  ln -sf busybox "$CASE/lxc/$ID/rootfs/bin/mkfifo"
+  lxc_start
+  ! lxc checkpoint -D "$CASE/images" -s || fail "a named pipe was taken"
+  grep -q 'STASIS-E-UNSUPPORTED-FILE' "$CASE/images/dump.log" || fail "no STASIS-E-UNSUPPORTED-FILE in the log"
+  is_state RUNNING || fail "LXC says $(state)"
+  counts_on
+  lxc_stop
+}
+
+# A Debian userland with a script for an init. The tree is made once and kept in the cache.
+case_debian() {
+  trap stop_left EXIT
+  command -v debootstrap >/dev/null || skip "debootstrap is not installed"
+  local cache=/var/cache/stasis-tests/debian-minbase
+  if [[ ! -f $cache.tar ]]; then
+    mkdir -p "${cache%/*}"
+    timeout 400 debootstrap --variant=minbase bookworm "$CASE/debian" >"$CASE/debootstrap.out" 2>&1 ||
+      skip "debootstrap: $(tail -n 1 "$CASE/debootstrap.out")"
+    tar -C "$CASE/debian" --exclude='./var/cache/apt/*' --exclude='./dev/*' -cf "$cache.$$" . && mv "$cache.$$" "$cache.tar"
+    rm -rf "$CASE/debian"
+  fi
+  make_container "$LOOP"
+  local root=$CASE/lxc/$ID/rootfs
+  rm -rf "$root" && mkdir -p "$root/files" && tar -C "$root" -xf "$cache.tar" || fail "cannot unpack the userland"
+  cat >"$root/sbin/init" <<INIT
+#!/bin/bash
+# $ID
+mount -t tmpfs none /run
+echo kept >/run/file
+bash -c 'trap "echo got >/files/usr1" USR1; echo \$\$ >/files/child; while :; do sleep 0.1; done' $ID &
+cat /run/file - <<<more >/dev/null
+(coproc tr a-z A-Z; while :; do sleep 1; done) &
+declare -A words=([one]=1 [two]=2)
+i=0
+while :; do i=\$((i+1)); echo "\$i \${words[two]}" >/files/n.new; mv /files/n.new /files/n; sleep 0.05; done
+INIT
+  chmod 755 "$root/sbin/init"
+  count() { cut -d' ' -f1 "$FILES/n"; }
+  lxc_start
+  until_true "the child" test -s "$FILES/child"
+  for _ in 1 2; do
+    rm -rf "$CASE/images" "$FILES/usr1"
+    round_trip
+    [[ $(cut -d' ' -f2 "$FILES/n") == 2 ]] || fail "the shell has lost its words"
+    [[ $(lxc attach -- /bin/cat /run/file && cat "$CASE/attach.out") == kept ]] || fail "the tmpfs has lost its file"
+    lxc attach -- /bin/bash -c "kill -USR1 $(<"$FILES/child")" || fail "$(said attach)"
+    until_true "the child to take the signal" test -s "$FILES/usr1"
+  done
+  lxc_stop
+}
+
+run_cases
