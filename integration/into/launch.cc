@@ -27,6 +27,7 @@ struct Launch::State {
   const Runtime* runtime = nullptr;
   std::string id, bundle, state_dir;
   bool follow = false;
+  bool has_seccomp = false;
   config::Node config;
   std::string config_text;
   unsigned long joined = 0;
@@ -37,6 +38,8 @@ struct Launch::State {
   Fd pidfd;
 
   std::string parts() const { return staged + "/parts"; }
+  std::string filter_bundle() const { return staged + "/filter"; }
+  std::string filter_id() const { return staged.substr(staged.rfind('/') + 1); }
   std::string log() const { return staged + "/log"; }
   std::string mark() const { return staged + "/created"; }
   // Only what we made: the record names our bundle until it is put right, and then there is the mark.
@@ -45,10 +48,13 @@ struct Launch::State {
     const auto record = read_file_at(AT_FDCWD, cat(state_dir, "/", runtime->record));
     return record && record->find(staged) != std::string::npos;
   }
-  Result<void> remove_container() const { return call(*runtime, log(), {"delete", "--force", id}); }
+  Result<void> remove(const std::string& name) const { return call(*runtime, log(), {"delete", "--force", name}); }
+  std::string dir_of(const std::string& name) const {
+    return cat(state_dir.substr(0, state_dir.rfind('/')), "/", name);
+  }
   void remove_staged() {
     if (staged.empty()) return;
-    for (const std::string& dir : {parts(), staged}) {
+    for (const std::string& dir : {parts(), filter_bundle(), staged}) {
       if (auto names = list_dir(AT_FDCWD, dir))
         for (const std::string& name : *names) ::unlink(cat(dir, "/", name).c_str());
       ::rmdir(dir.c_str());
@@ -63,9 +69,9 @@ struct Launch::State {
       while (::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
       }
     }
+    if (::access(dir_of(filter_id()).c_str(), F_OK) == 0) (void)remove(filter_id());
     if (ours())
-      if (auto r = remove_container(); !r)
-        log::warning("the container ", id, " is left: ", r.error().message(), ", ignoring");
+      if (auto r = remove(id); !r) log::warning("the container ", id, " is left: ", r.error().message(), ", ignoring");
     remove_staged();
   }
 };
@@ -91,7 +97,7 @@ Result<Launch> Launch::plan(const Runtime& runtime, const std::string& id, const
   const oci::Spec spec = TRY(oci::parse_spec(state->config_text, file));
   TRY(check_bundle(state->config, spec,
                    spec.root_path.starts_with("/") ? spec.root_path : cat(bundle, "/", spec.root_path)));
-  TRY(runtime.check(spec));
+  state->has_seccomp = spec.has_seccomp;
   state->joined = joined_namespaces(spec);
   state->program = TRY(own_program());
   return Launch(std::move(state));
@@ -100,6 +106,14 @@ Result<Launch> Launch::plan(const Runtime& runtime, const std::string& id, const
 Launch::~Launch() {
   if (state_) state_->undo();
 }
+
+namespace {
+Result<void> write_description(const std::string& bundle, const config::Node& config) {
+  const std::string text = config::write_json(config);
+  const Fd file = TRY(open_at(AT_FDCWD, bundle + "/config.json", O_WRONLY | O_CREAT | O_EXCL, 0600));
+  return write_full(file.get(), text.data(), text.size(), "config.json");
+}
+}  // namespace
 
 Result<void> Launch::stage() {
   State& s = *state_;
@@ -111,9 +125,12 @@ Result<void> Launch::stage() {
   if (::mkdir(s.parts().c_str(), 0700) != 0) return fail_sys("mkdir", s.parts());
   for (const Part& part : s.program.parts)
     TRY(open_at(AT_FDCWD, cat(s.parts(), "/", part.name), O_WRONLY | O_CREAT | O_EXCL, 0600));
-  const std::string text = config::write_json(waiting_config(s.config, s.bundle, s.program, s.parts(), capabilities));
-  const Fd file = TRY(open_at(AT_FDCWD, s.staged + "/config.json", O_WRONLY | O_CREAT | O_EXCL, 0600));
-  TRY(write_full(file.get(), text.data(), text.size(), "config.json"));
+  const config::Node waiting = waiting_config(s.config, s.bundle, s.program, s.parts(), capabilities);
+  TRY(write_description(s.staged, waiting));
+  if (s.has_seccomp) {
+    if (::mkdir(s.filter_bundle().c_str(), 0700) != 0) return fail_sys("mkdir", s.filter_bundle());
+    TRY(write_description(s.filter_bundle(), filter_config(s.config, waiting, cat("/", s.filter_id()))));
+  }
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string path = s.parts() + "/socket";
@@ -125,6 +142,14 @@ Result<void> Launch::stage() {
   return {};
 }
 
+// A container that is made and deleted: what the runtime's record of ours would say of the filter.
+Result<void> Launch::copy_filter() {
+  const State& s = *state_;
+  TRY(call(*s.runtime, s.log(), {"create", "--bundle", s.filter_bundle(), s.filter_id()}));
+  TRY(s.runtime->copy_seccomp(s.dir_of(s.filter_id()), s.state_dir));
+  return s.remove(s.filter_id());
+}
+
 Result<void> Launch::make_container() {
   State& s = *state_;
   TRY(call(*s.runtime, s.log(), {"create", "--bundle", s.staged, s.id}));
@@ -133,6 +158,7 @@ Result<void> Launch::make_container() {
   s.pidfd = TRY(kernel::pidfd_open(s.pid));
   // Before it is started: nobody shall `exec` with what the waiting process may do.
   TRY(s.runtime->restore_record(s.state_dir, s.staged, s.bundle, s.config_text));
+  if (s.has_seccomp) TRY(copy_filter());
   return call(*s.runtime, s.log(), {"start", s.id});
 }
 

@@ -36,6 +36,7 @@ class Launch {
   explicit Launch(std::unique_ptr<State> state);
   Result<void> stage();
   Result<void> make_container();
+  Result<void> copy_filter();
   Result<IntoTask> wait_for_task();
 
   std::unique_ptr<State> state_;

@@ -31,7 +31,12 @@ Result<void> replace_file(const std::string& path, const std::string& text) {
   return {};
 }
 
-Result<void> any(const oci::Spec&) { return {}; }
+Result<void> copy_crun_seccomp(const std::string& from_dir, const std::string& to_dir) {
+  const std::string text = TRY(read_file_at(AT_FDCWD, from_dir + "/seccomp.bpf"));
+  const std::string path = to_dir + "/seccomp.bpf";
+  const Fd file = TRY(open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
+  return write_full(file.get(), text.data(), text.size(), path);
+}
 
 // crun reads the description for `exec` and for the hooks from its own copy, the bundle's name from the record.
 Result<void> restore_crun(const std::string& state_dir, const std::string&, const std::string& bundle,
@@ -42,13 +47,15 @@ Result<void> restore_crun(const std::string& state_dir, const std::string&, cons
   return replace_file(file, config::write_json(config::with(record, "bundle", config::text(bundle))));
 }
 
-// runc's `exec` takes seccomp from its own translation, which cannot be made here.
-Result<void> check_runc(const oci::Spec& spec) {
-  if (!spec.has_seccomp) return {};
-  return fail(Error(Code::kUnsupported,
-                    "runc's record of the container cannot be given the bundle's seccomp filter back, and `runc exec` "
-                    "would go without it; use `runc restore`")
-                  .about("linux.seccomp"));
+Result<void> copy_runc_seccomp(const std::string& from_dir, const std::string& to_dir) {
+  const std::string source = from_dir + "/state.json", target = to_dir + "/state.json";
+  const Node from = TRY(config::read_json(source)), to = TRY(config::read_json(target));
+  const Node *from_config = from.find("config"), *to_config = to.find("config");
+  const Node* seccomp = from_config ? from_config->find("seccomp") : nullptr;
+  if (!seccomp || !to_config)
+    return fail(Error(Code::kBadDescription, cat(source, ": no config.seccomp")).about(source));
+  return replace_file(target,
+                      config::write_json(config::with(to, "config", config::with(*to_config, "seccomp", *seccomp))));
 }
 
 Node capabilities_of(const oci::Capabilities& c) {
@@ -81,8 +88,8 @@ Result<void> restore_runc(const std::string& state_dir, const std::string& stage
 }
 
 constexpr std::array<Runtime, 2> kRuntimes = {{
-    {"crun", "status", "pid", any, restore_crun},
-    {"runc", "state.json", "init_process_pid", check_runc, restore_runc},
+    {"crun", "status", "pid", copy_crun_seccomp, restore_crun},
+    {"runc", "state.json", "init_process_pid", copy_runc_seccomp, restore_runc},
 }};
 
 std::string tail_of(const std::string& log) {

@@ -19,8 +19,8 @@ struct Runtime {
   std::string_view name;
   std::string_view record;     // file in ROOT/ID that every container has
   std::string_view pid_field;  // of that
-  // Why the bundle's description could not be put back, if so.
-  Result<void> (*check)(const oci::Spec& spec);
+  // The filter as the runtime has translated it, from the record of one container to that of another.
+  Result<void> (*copy_seccomp)(const std::string& from_dir, const std::string& to_dir);
   // Makes ROOT/ID forget that the container was made from `staged`.
   Result<void> (*restore_record)(const std::string& state_dir, const std::string& staged, const std::string& bundle,
                                  const std::string& original_text);

@@ -216,4 +216,12 @@ Node waiting_config(const Node& config, const std::string& bundle, const Program
   return out;
 }
 
+Node filter_config(const Node& config, const Node& waiting, const std::string& cgroup) {
+  Node lin = waiting.find("linux") ? *waiting.find("linux") : Node::map({}, {});
+  lin = with(config::without(lin, "resources"), "cgroupsPath", text(cgroup));
+  if (const Node* old = config.find("linux"))
+    if (const Node* seccomp = old->find("seccomp")) lin = with(lin, "seccomp", *seccomp);
+  return config::without(with(waiting, "linux", std::move(lin)), "hooks");
+}
+
 }  // namespace stasis::integration::into

@@ -37,6 +37,9 @@ unsigned long joined_namespaces(const oci::Spec& spec);
 // Pure. `directory` holds the socket and an empty file per part; `capabilities` is a mask as in /proc/PID/status.
 config::Node waiting_config(const config::Node& config, const std::string& bundle, const Program& program,
                             const std::string& directory, uint64_t capabilities);
+// The same with the filter and without hooks, in a control group of its own: nothing of it is ever started, but the
+// runtime translates the filter for its record.
+config::Node filter_config(const config::Node& config, const config::Node& waiting, const std::string& cgroup);
 // "CAP_CHOWN", ... for the bits that have a name.
 std::vector<std::string> capability_names(uint64_t mask);
 
