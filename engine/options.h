@@ -60,6 +60,16 @@ enum class RestoreParent {
   kExecCmd,   // child of the engine, which becomes exec_cmd
 };
 
+// A process of a container that a runtime made, which becomes the root of the restored tree (engine/into.h).
+// No door fills it: only who started the process has its socket.
+struct IntoTask {
+  pid_t pid = 0;  // 0: the engine makes the root itself
+  Fd pidfd;
+  Fd socket;                 // it waits at the other end
+  unsigned long joined = 0;  // CLONE_NEW* of its namespaces that are not the container's own
+  std::string scaffold;      // a mount of the container that nobody but the waiting process needs
+};
+
 struct Options {
   pid_t pid = 0;            // dump: root of the tree
   Fd images_dir;            // O_DIRECTORY | O_PATH-free; always valid after validate()
@@ -98,6 +108,7 @@ struct Options {
   std::vector<std::string> enable_fs;
 
   RestoreParent parent = RestoreParent::kWait;
+  IntoTask into;
   std::vector<std::string> exec_cmd;
   std::string pidfile;
   std::string lsm_profile;

@@ -19,6 +19,7 @@
 #include "engine/base/io.h"
 #include "engine/client_check.h"
 #include "engine/engine.h"
+#include "engine/into.h"
 #include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
 #include "engine/kernel/syscalls.h"
@@ -105,35 +106,26 @@ int count_terminals(const tasks::Snapshot& s, const mounts::RestorePlan& mounts)
          }));
 }
 
-Result<void> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, const mounts::RestorePlan& mounts,
-                       tasks::Pool& pool) {
+Result<tasks::Pool> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot& s, int max_masters) {
   int top = 2;
   for (const auto& task : s.tasks)
     for (const auto& e : task.fds) top = std::max(top, static_cast<int>(e.fd()));
   for (int fd : TRY(proc.fds(::getpid()))) top = std::max(top, fd);
-  pool.base = top + 64;  // room for what is still to be opened by the engine
-  int next = pool.base;
-  for (const auto& [id, file] : s.files) pool.file[id] = next++;
-  for (const auto& task : s.tasks) {
-    if (task.zombie) continue;
-    const auto id = static_cast<uint32_t>(task.pagemap.pages_id);
-    if (pool.pages.contains(id)) continue;
-    pool.pages[id] = next++;
-    pool.pages_source[id] = TRY(s.images->open_raw(cat("pages-", id, ".img")));
-  }
-  pool.masters = next;
-  pool.max_masters = count_terminals(s, mounts);
-  pool.end = next + pool.max_masters;
-  return {};
+  return tasks::make_pool(s, top + 64, max_masters);  // room for what is still to be opened by the engine
 }
 
-Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s, size_t nodes) {
+// `pids`: of the engine, and of another process that is to have the arena.
+Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s, size_t nodes,
+                           std::initializer_list<pid_t> pids) {
   std::vector<std::pair<uint64_t, uint64_t>> taken;
   for (const auto& task : s.tasks)
     for (const auto& vma : task.mm.vmas())
       if (!(vma.status() & memory::kVmaVsyscall)) taken.emplace_back(vma.start(), vma.end());
-  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
-    if (map.end <= memory::kTaskSize) taken.emplace_back(map.start, map.end);
+  for (pid_t pid : pids) {
+    if (pid == 0) continue;
+    for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(pid, "maps")))))
+      if (map.end <= memory::kTaskSize) taken.emplace_back(map.start, map.end);
+  }
   const auto hole = memory::find_hole(std::move(taken), tasks::SharedArena::size_for(nodes));
   if (!hole) return fail(Code::kUnsupportedMemory, "the tasks leave no free address range for the engine");
   return *hole;
@@ -157,19 +149,18 @@ Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Option
 Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options,
                        const cgroups::Hierarchies* host, std::vector<Fd>& keep) {
   Plan plan;
-  std::vector<tasks::TreeInput> input;
-  for (const auto& t : s.tasks) input.push_back({t.node.pid(), t.node.ppid(), t.node.pgid(), t.node.sid()});
-  plan.tree = TRY(tasks::plan_tree(input, options.shell_job));
+  plan.tree = TRY(tasks::plan_tree(s, options.shell_job));
   if (s.namespaces & CLONE_NEWNS) {
     plan.mounts = TRY(mounts::plan_restore(s.mounts, options));
   }
-  TRY(plan_namespaces(proc, s, options, keep, plan));
+  const bool into = options.into.pid != 0;
+  if (!into) TRY(plan_namespaces(proc, s, options, keep, plan));
   if (plan.new_namespaces & CLONE_NEWNET)
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
   TRY(files::check_external_ttys(s.ttys, options));
-  TRY(plan_pool(proc, s, plan.mounts, plan.pool));
-  plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size()));
+  plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
+  plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
   const auto vdso = TRY(memory::own_vdso(proc));
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
   for (const auto& t : s.tasks)
@@ -338,6 +329,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
   std::vector<Fd> keep;
   Plan plan = TRY(make_plan(proc, snapshot, options, host ? &*host : nullptr, keep));
+  const into::Ground runtime_ground = TRY(into::look(proc, snapshot, plan.tree, plan.mounts, options));
   log::info("restore: ", snapshot.tasks.size(), " processes are planned");
   TRY(notifier.notify("pre-restore"));
 
@@ -348,8 +340,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     if (!ground->created().empty()) janitor.emplace(TRY(Janitor::start([&] { ground.reset(); })));
   }
   // Binds of control groups may show those that were made just now.
-  if (auto missing = mounts::missing_sources(plan.mounts); !missing.empty()) return fail(std::move(missing.front()));
-  const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size()));
+  const bool adopt = options.into.pid != 0;
+  if (auto missing = mounts::missing_sources(plan.mounts); !adopt && !missing.empty())
+    return fail(std::move(missing.front()));
+  const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size(), adopt));
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   if (options.orphan_pts_master)
@@ -358,7 +352,8 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
                      .plan = plan.tree,
                      .options = options,
                      .shared = shared,
-                     .ground = ground ? &*ground : nullptr};
+                     .ground = ground ? &*ground : nullptr,
+                     .adopted = adopt};
   env.pool = std::move(plan.pool);
   plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
   plan.pool.end = env.pool.end;
@@ -387,8 +382,9 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   };
 
   const auto fork_start = now();
-  auto stubs = TRY(tasks::Stubs::create(env, plan.new_namespaces));
+  auto stubs = TRY(adopt ? into::hand_over(env) : tasks::Stubs::create(env, plan.new_namespaces));
   TRY(stubs.next_stage());
+  if (adopt) TRY(into::fill(snapshot, runtime_ground, options));
   TRY(check_interrupted());
   log::info("restore: root task is pid ", stubs.root());
   if (plan.new_namespaces) TRY(notifier.notify("setup-namespaces", stubs.root()));
@@ -414,6 +410,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   for (auto& d : driven) d.as_client = options.client.has_value();
   log::info("restore: memory is filled");
   TRY(finish(proc, snapshot, plan, shared, driven));
+  if (adopt) TRY(into::take_down(options));
   result.stats.restore_us = us_since(start);
   log::info("restore: all tasks are ready");
   TRY(check_interrupted());

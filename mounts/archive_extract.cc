@@ -94,7 +94,7 @@ struct Place {
 
 class Extractor {
  public:
-  Extractor(int in_fd, int target) : in_(in_fd), target_(target) {}
+  Extractor(int in_fd, int target, bool merge) : in_(in_fd), target_(target), merge_(merge) {}
   Result<void> run();
 
  private:
@@ -111,6 +111,7 @@ class Extractor {
   Result<Place> place(const std::string& path);
 
   int in_, target_;
+  bool merge_;
   std::unique_ptr<archive, FreeRead> archive_;
   std::vector<std::pair<std::string, Meta>> directories_;
 };
@@ -165,6 +166,12 @@ Result<void> Extractor::make(archive_entry* e, const std::string& path, Meta met
   }
   Place at = TRY_CTX(place(path), "archive entry");
   const char* name = at.name.c_str();
+  struct stat st;
+  if (merge_ && fstatat(at.dir.get(), name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (S_ISDIR(st.st_mode) != is_dir) return corrupt("a file where the container has a mountpoint", path);
+    if (is_dir) directories_.emplace_back(path, std::move(meta));
+    return {};
+  }
   if (std::erase_if(meta.xattrs, [](const auto& x) { return x.first == kSocketMark; })) type = AE_IFSOCK;
   dev_t device =
       type == AE_IFCHR || type == AE_IFBLK ? makedev(archive_entry_rdevmajor(e), archive_entry_rdevminor(e)) : 0;
@@ -243,6 +250,8 @@ Result<void> Extractor::finish_directories() {
 
 }  // namespace
 
-Result<void> extract_archive(int in_fd, int target_dirfd) { return Extractor(in_fd, target_dirfd).run(); }
+Result<void> extract_archive(int in_fd, int target_dirfd, bool merge) {
+  return Extractor(in_fd, target_dirfd, merge).run();
+}
 
 }  // namespace stasis::mounts

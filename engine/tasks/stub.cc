@@ -25,6 +25,14 @@ namespace {
 
 constexpr size_t kCodeSize = kernel::kPageSize;
 
+void put_error(SharedArena::Slot& slot, const Error& e) {
+  slot.code = static_cast<int>(e.code());
+  slot.error_number = e.sys_errno();
+  e.message().copy(slot.text, sizeof(slot.text) - 1);
+  e.object().copy(slot.object, sizeof(slot.object) - 1);
+  slot.failed = 1;
+}
+
 size_t slots_size(size_t nodes) {
   return (nodes * sizeof(SharedArena::Slot) + kernel::kPageSize - 1) & ~size_t{kernel::kPageSize - 1};
 }
@@ -92,13 +100,7 @@ class Stub {
 
   void must(Result<void> result) const {
     if (result) return;
-    auto& slot = env_.shared.slot(static_cast<size_t>(node_));
-    const auto& e = result.error();
-    slot.code = static_cast<int>(e.code());
-    slot.error_number = e.sys_errno();
-    e.message().copy(slot.text, sizeof(slot.text) - 1);
-    e.object().copy(slot.object, sizeof(slot.object) - 1);
-    slot.failed = 1;
+    put_error(env_.shared.slot(static_cast<size_t>(node_)), result.error());
     report();
     ::_exit(1);
   }
@@ -114,6 +116,7 @@ class Stub {
   }
 
   Result<void> enter_cgroups() {
+    if (env_.adopted) return {};
     const auto set = cgroup_set(task());
     if (!env_.ground || !set) {
       return env_.snapshot.namespaces & CLONE_NEWCGROUP ? kernel::unshare(CLONE_NEWCGROUP) : Result<void>();
@@ -290,23 +293,86 @@ class Stub {
 
 uint64_t SharedArena::size_for(size_t nodes) { return kCodeSize + slots_size(nodes) + nodes * kArenaSize; }
 
-Result<SharedArena> SharedArena::create(uint64_t hole, size_t nodes) {
+Result<SharedArena> SharedArena::map(uint64_t hole, size_t nodes, int fd) {
   const size_t size = size_for(nodes);
-  void* at = ::mmap(reinterpret_cast<void*>(hole), size, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  const int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_ANONYMOUS : 0);
+  void* at = ::mmap(reinterpret_cast<void*>(hole), size, PROT_READ | PROT_WRITE, flags, fd, 0);
   if (at == MAP_FAILED) return fail_sys("mmap of the shared arena", hex(hole));
-  const auto code = kernel::runner_code();
-  std::memcpy(at, code.data(), code.size());
-  if (::mprotect(at, kCodeSize, PROT_READ | PROT_EXEC) < 0) return fail_sys("mprotect of the runner");
   return SharedArena(hole, size);
 }
 
-SharedArena::SharedArena(SharedArena&& other) noexcept : base_(std::exchange(other.base_, 0)), size_(other.size_) {}
+Result<SharedArena> SharedArena::create(uint64_t hole, size_t nodes, bool by_file) {
+  Fd file;
+  if (by_file) {
+    file = Fd(::memfd_create("stasis", MFD_CLOEXEC));
+    if (!file || ::ftruncate(file.get(), static_cast<off_t>(size_for(nodes))) < 0) return fail_sys("memfd_create");
+  }
+  SharedArena shared = TRY(map(hole, nodes, file.get()));
+  shared.file_ = std::move(file);
+  void* at = reinterpret_cast<void*>(hole);
+  const auto code = kernel::runner_code();
+  std::memcpy(at, code.data(), code.size());
+  if (::mprotect(at, kCodeSize, PROT_READ | PROT_EXEC) < 0) return fail_sys("mprotect of the runner");
+  return shared;
+}
+
+Result<SharedArena> SharedArena::attach(int file, uint64_t hole, size_t nodes) {
+  SharedArena shared = TRY(map(hole, nodes, file));
+  if (::mprotect(reinterpret_cast<void*>(hole), kCodeSize, PROT_READ | PROT_EXEC) < 0)
+    return fail_sys("mprotect of the runner");
+  return shared;
+}
+
+SharedArena::SharedArena(SharedArena&& other) noexcept
+    : base_(std::exchange(other.base_, 0)), size_(other.size_), file_(std::move(other.file_)) {}
 SharedArena::~SharedArena() {
   if (base_) ::munmap(reinterpret_cast<void*>(base_), size_);
 }
 SharedArena::Slot& SharedArena::slot(size_t node) const { return reinterpret_cast<Slot*>(base_ + kCodeSize)[node]; }
 uint64_t SharedArena::arena(size_t node) const { return base_ + size_ - (node + 1) * kArenaSize; }
+
+Result<Pool> make_pool(const Snapshot& s, int base, int max_masters) {
+  Pool pool;
+  pool.base = base;
+  int next = base;
+  for (const auto& [id, file] : s.files) pool.file[id] = next++;
+  for (const auto& task : s.tasks) {
+    if (task.zombie) continue;
+    const auto id = static_cast<uint32_t>(task.pagemap.pages_id);
+    if (pool.pages.contains(id)) continue;
+    pool.pages[id] = next++;
+    pool.pages_source[id] = TRY(s.images->open_raw(cat("pages-", id, ".img")));
+  }
+  pool.masters = next;
+  pool.max_masters = max_masters;
+  pool.end = next + max_masters;
+  return pool;
+}
+
+Result<TreePlan> plan_tree(const Snapshot& s, bool outer_session) {
+  std::vector<TreeInput> input;
+  for (const auto& t : s.tasks) input.push_back({t.node.pid(), t.node.ppid(), t.node.pgid(), t.node.sid()});
+  return plan_tree(input, outer_session);
+}
+
+void become_root_stub(StubEnv& env, int go, int report, int proc) { Stub(env, go, report, proc).run_root(); }
+
+void fail_root_stub(const SharedArena& shared, const Error& error, int report) {
+  put_error(shared.slot(0), error);
+  const char byte = '.';
+  (void)!::write(report, &byte, 1);
+  ::_exit(1);
+}
+
+Result<Stubs> Stubs::adopt(StubEnv& env, pid_t pid, Fd pidfd, Fd go, Fd report) {
+  Stubs stubs(env);
+  stubs.go_ = std::move(go);
+  stubs.report_ = std::move(report);
+  TRY(kernel::seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP));
+  stubs.root_ = pid;
+  stubs.root_pidfd_ = std::move(pidfd);
+  return stubs;
+}
 
 Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
   Stubs stubs(env);

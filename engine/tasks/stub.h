@@ -24,7 +24,11 @@ namespace stasis::tasks {
 // [runner code][slots][one arena per node].
 class SharedArena {
  public:
-  static Result<SharedArena> create(uint64_t hole, size_t nodes);
+  // `by_file`: file() can be sent to a process that is no copy of ours.
+  static Result<SharedArena> create(uint64_t hole, size_t nodes, bool by_file = false);
+  // The same memory in that process.
+  static Result<SharedArena> attach(int file, uint64_t hole, size_t nodes);
+  int file() const { return file_.get(); }
   SharedArena(SharedArena&&) noexcept;
   SharedArena& operator=(SharedArena&&) = delete;
   ~SharedArena();
@@ -47,8 +51,10 @@ class SharedArena {
 
  private:
   SharedArena(uint64_t base, size_t size) : base_(base), size_(size) {}
+  static Result<SharedArena> map(uint64_t hole, size_t nodes, int fd);
   uint64_t base_;
   size_t size_;
+  Fd file_;
 };
 
 // Descriptors that stubs hold besides those of their task. The numbers are chosen beforehand,
@@ -61,6 +67,9 @@ struct Pool {
   int masters = 0, max_masters = 0;     // from this number on: masters of terminals for the keeper
   int end = 0;                          // first number behind them
 };
+Result<Pool> make_pool(const Snapshot& snapshot, int base, int max_masters = 0);
+
+Result<TreePlan> plan_tree(const Snapshot& snapshot, bool outer_session);
 
 struct StubEnv {
   const Snapshot& snapshot;
@@ -68,6 +77,7 @@ struct StubEnv {
   const Options& options;
   const SharedArena& shared;
   const cgroups::Ground* ground = nullptr;  // null: cgroups stay as they are
+  bool adopted = false;                     // the root was made by a runtime, in namespaces and cgroups of its making
   // Runs in the root stub, with all namespaces new and nothing set up in them.
   std::function<Result<void>()> set_up_namespaces;
   // Runs in the root stub after that: opens a file of the snapshot.
@@ -83,6 +93,8 @@ class Stubs {
   // Creates the root with `namespaces` (CLONE_NEW*; net and others to be joined are not among
   // them). It waits for go_on().
   static Result<Stubs> create(StubEnv& env, unsigned long namespaces);
+  // Takes over a process that runs become_root_stub(), with our ends of its pipes.
+  static Result<Stubs> adopt(StubEnv& env, pid_t pid, Fd pidfd, Fd go, Fd report);
   Stubs(Stubs&& other) noexcept;
   Stubs& operator=(Stubs&&) = delete;
   ~Stubs();
@@ -123,5 +135,10 @@ class Stubs {
   int stage_ = 0;
   bool committed_ = false;
 };
+
+// The root stub's life in a process that was not cloned by Stubs::create(). `env` is the engine's, made again there.
+[[noreturn]] void become_root_stub(StubEnv& env, int go, int report, int proc);
+// Says, in the first slot, why there will be no root stub, and ends the process.
+[[noreturn]] void fail_root_stub(const SharedArena& shared, const Error& error, int report);
 
 }  // namespace stasis::tasks

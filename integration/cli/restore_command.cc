@@ -14,6 +14,7 @@
 #include "integration/cli/session.h"
 #include "integration/cli/target.h"
 #include "integration/host.h"
+#include "integration/into/launch.h"
 #include "integration/plan_options.h"
 
 namespace stasis::integration::cli {
@@ -67,6 +68,33 @@ void report(const Session& session, const Options& options, const Restored& rest
   std::fflush(stdout);
 }
 
+// --into RUNTIME --as NAME: the container is made by the runtime. Everything about its surroundings is the bundle's.
+Result<std::optional<into::Launch>> plan_launch(const Session& session, Target& target) {
+  const std::string *runtime = session.value("into"), *name = session.value("as");
+  std::optional<into::Launch> launch;
+  if (!runtime && name) return fail(Error(Code::kUsage, "--as needs --into RUNTIME").about("--as"));
+  if (!runtime) return launch;
+  const pb::criu_opts& opts = session.request.opts;
+  const into::Runtime* known = TRY(into::find_runtime(*runtime));
+  if (!name || !session.given("bundle"))
+    return fail(Code::kUsage, cat("--into ", *runtime, " needs --bundle DIR and --as NAME"));
+  for (const auto& [given, option] : {std::pair{opts.has_root(), "--root"},
+                                      {opts.exec_cmd_size() > 0 || session.request.exec_cmd, "--exec-cmd"},
+                                      {opts.cg_root_size() > 0, "--cgroup-root"},
+                                      {opts.has_manage_cgroups() || opts.has_manage_cgroups_mode(), "--manage-cgroups"},
+                                      {opts.rst_sibling(), "--restore-sibling"},
+                                      {opts.shell_job(), "--shell-job"},
+                                      {session.given("console-socket"), "--console-socket"},
+                                      {opts.join_ns_size() > 0, "--join-ns"}})
+    if (given)
+      return fail(
+          Error(Code::kUsage, cat(option, " cannot be used together with --into: the runtime makes the container"))
+              .about(option));
+  launch.emplace(TRY(into::Launch::plan(*known, *name, target.plan.bundle, !opts.stasis_restore_detached())));
+  target.plan.namespaces.clear();
+  return launch;
+}
+
 Result<int> follow(const Options& options, const Restored& restored) {
   switch (options.parent) {
     case RestoreParent::kExecCmd: return fail(stasis::cli::become(options.exec_cmd));
@@ -84,22 +112,29 @@ Result<int> run(Session& session) {
   const Env env{Action::kRestore, Door::kStasis, 0};
   stasis::cli::Directories directories = TRY(stasis::cli::open_directories(opts, env));
   Target target = TRY(find_target(session));
+  std::optional<into::Launch> launch = TRY(plan_launch(session, target));
   TRY(absorb_options(opts, PlanFor::kRestore, target.host, target.plan));
   TRY(add_stdio(opts.images_dir(), target.plan));
   const std::vector<Fd> held = TRY(plan_to_options(target.plan, PlanFor::kRestore, target.host, opts));
   opts.set_notify_scripts(true);
   session.log = TRY(stasis::cli::open_log(opts, env, directories));
-  const Options options = TRY(stasis::cli::validate(opts, env, std::move(directories)));
+  Options options = TRY(stasis::cli::validate(opts, env, std::move(directories)));
 
   std::optional<PrivateRoot> root;
-  if (!options.root.empty()) root = TRY(PrivateRoot::make(options.root));
+  if (launch)
+    options.into = TRY(launch->start());
+  else if (!options.root.empty())
+    root = TRY(PrivateRoot::make(options.root));
   Progress progress(cat("restore from ", options.images_path), session.json, nullptr);
   progress.on("orphan-pts-master", [&](pid_t, int fd) { return hand_over_terminal(session, fd); });
   const Restored restored = TRY(stasis::cli::run_restore(stasis::cli::real_engine(), options, &progress));
   progress.clear();
   if (root) TRY(root->leave());
+  if (launch) launch->commit();
   report(session, options, restored, progress.elapsed_us());
-  return follow(options, restored);
+  const int status = TRY(follow(options, restored));
+  if (launch && options.parent == RestoreParent::kWait) TRY(launch->forget());
+  return status;
 }
 
 Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on) {
@@ -113,6 +148,10 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
      "a directory with config.json and the rootfs"},
     {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "",
      "exit once the tasks run (as --restore-detached)", set_detach},
+    {0, "into", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "RUNTIME",
+     "have crun or runc make the container, and restore into it"},
+    {0, "as", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME",
+     "the container's name with that runtime"},
     {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH",
      "hand the container's terminal to this socket"},
 };
@@ -122,14 +161,16 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
 const Command& restore_command() {
   static constexpr Command kCommand{
       "restore",
-      "--images-dir DIR [--bundle DIR | --plan FILE | --root DIR] [OPTION]... [--exec-cmd -- CMD ARG...]",
+      "--images-dir DIR [--bundle DIR [--into RUNTIME --as NAME] | --plan FILE | --root DIR] [OPTION]...\n"
+      "                      [--exec-cmd -- CMD ARG...]",
       "bring a checkpoint back to life",
       "--bundle takes rootfs, external mounts and namespaces from a config.json, --plan from a file that\n"
       "`stasis plan` printed. Without --detach the command waits for the container and ends with its\n"
       "status; with --exec-cmd it becomes CMD, the parent of the container. --cgroup-root moves it:\n"
       "  stasis restore -D DIR --bundle B --cgroup-root /n --cgroup-root cpuacct,cpu:/s --detach\n"
       "Cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The runtime does\n"
-      "not know of a container restored here; `runc restore` makes it know.\n",
+      "not know of a container restored here, unless it makes it itself:\n"
+      "  stasis restore -D DIR --into crun --as NAME --bundle B --detach\n",
       stasis::cli::kRestore,
       kExtra,
       run,

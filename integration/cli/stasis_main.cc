@@ -12,7 +12,9 @@
 #include "engine/cli/arguments.h"
 #include "engine/cli/criu_main.h"
 #include "engine/cli/process.h"
+#include "engine/into.h"
 #include "integration/cli/session.h"
+#include "integration/into/scaffold.h"
 
 namespace stasis::integration::cli {
 namespace {
@@ -107,6 +109,12 @@ int stasis_main(int argc, char** argv) {
   const std::vector<std::string> args(argv + std::min(argc, 1), argv + argc);
   const std::string name = args.empty() ? "" : args[0];
   if (name == "criu") return stasis::cli::criu_main(argc - 1, argv + 1);
+  if (name == into::kWaitCommand && args.size() == 2) {
+    // Standard error is the container's; who waits for us hears of it by our end.
+    log::open(-1, log::Level::kError);
+    (void)stasis::into::wait_to_become_root(args[1]);
+    return 1;
+  }
   if (name == "--help" || name == "-h" || name == "help") {
     std::fputs(help().c_str(), stdout);
     return 0;
