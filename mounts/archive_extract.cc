@@ -166,15 +166,23 @@ Result<void> Extractor::make(archive_entry* e, const std::string& path, Meta met
   }
   Place at = TRY_CTX(place(path), "archive entry");
   const char* name = at.name.c_str();
-  struct stat st;
-  if (merge_ && fstatat(at.dir.get(), name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-    if (S_ISDIR(st.st_mode) != is_dir) return corrupt("a file where the container has a mountpoint", path);
-    if (is_dir) directories_.emplace_back(path, std::move(meta));
-    return {};
-  }
   if (std::erase_if(meta.xattrs, [](const auto& x) { return x.first == kSocketMark; })) type = AE_IFSOCK;
   dev_t device =
       type == AE_IFCHR || type == AE_IFBLK ? makedev(archive_entry_rdevmajor(e), archive_entry_rdevminor(e)) : 0;
+  struct stat st;
+  if (merge_ && fstatat(at.dir.get(), name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    if ((st.st_mode & S_IFMT) != type || type == AE_IFLNK || (device != 0 && device != st.st_rdev))
+      return corrupt("a file of another type than the container's own", path);
+    if (is_dir) {
+      directories_.emplace_back(path, std::move(meta));
+      return {};
+    }
+    if (type == AE_IFREG) {
+      Fd fd = TRY(open_at(at.dir.get(), at.name, O_WRONLY | O_TRUNC | O_NOFOLLOW));
+      TRY(content(fd.get(), archive_entry_size(e), path));
+    }
+    return finish(at.dir.get(), at.name, meta, false, path);
+  }
   switch (type) {
     case AE_IFDIR:
       if (mkdirat(at.dir.get(), name, 0700) != 0) return fail_sys("mkdir", path);

@@ -21,9 +21,10 @@ Result<void> write_archive(int tree_dirfd, int out_fd);
 // Fails with kUnsupportedMount if there is any file.
 Result<void> check_empty(int tree_dirfd, const std::string& mountpoint);
 
-// Into an empty directory; `merge`: what is there already (a mountpoint) stays, and only a directory's owner, mode
-// and times become those of the archive. No entry can reach outside of `target_dirfd`: names are walked component by
-// component, symbolic links are never followed, nothing that exists is opened for writing.
+// Into an empty directory. No entry can reach outside of `target_dirfd`: names are walked component by
+// component, symbolic links are never followed, nothing that exists is opened for writing. With `merge` what is
+// there already keeps its inode, which other mounts may show, and gets the archive's contents, owner, mode and
+// times; it must be of the same type.
 Result<void> extract_archive(int in_fd, int target_dirfd, bool merge = false);
 
 inline constexpr char kSocketMark[] = "trusted.stasis.socket";

@@ -30,6 +30,9 @@ Result<Refill> plan_refill(const PlannedMount& m, const StagedFs& fs, const Moun
   if (found.root != "/") return differs(m, "the runtime shows only a part of the tmpfs that has files in the images");
   Refill out{found.mnt_id, found.mountpoint, fs.image, {}};
   for (int child : found.children) out.kept.insert(std::string(below(now.mounts[child].mountpoint, found.mountpoint)));
+  // runc masks files with the container's own /dev/null.
+  for (const Mount* other : now.of_device(found.s_dev))
+    if (other->root != "/" && is_clean_path(other->root)) out.kept.insert(other->root.substr(1));
   return out;
 }
 

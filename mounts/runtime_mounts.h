@@ -19,7 +19,7 @@ struct Refill {
   int mnt_id = 0;
   std::string mountpoint;
   std::string image;
-  std::set<std::string> kept;  // mountpoints in it, relative
+  std::set<std::string> kept;  // relative names in it of what is mounted on, or shown by another mount
 };
 
 // Every mount of the images must have one of the same type at the same place; which of them are to be filled.
@@ -27,7 +27,7 @@ Result<std::vector<Refill>> match_runtime(const RestorePlan& plan, const Table& 
 
 // The root directory of that tmpfs alone, writable even if the mount is read-only. Call it in its namespace.
 Result<Fd> open_refill(const Refill& refill);
-// What the runtime put there goes, but for the mountpoints; then the archive. Needs /proc at /proc.
+// What the runtime put there goes, but for what is kept; then the archive. Needs /proc at /proc.
 Result<void> refill(int archive_fd, int dirfd, const Refill& refill);
 
 }  // namespace stasis::mounts
