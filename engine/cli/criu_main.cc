@@ -149,7 +149,7 @@ int run_command(const Request& asked, std::span<const std::string> args, const E
   if (!taken) return report(taken.error()), 1;
   if (request->exec_cmd && command != "restore")
     return report(Error(Code::kUsage, "--exec-cmd is available for restore only")), 1;
-  if (command == "dump") return dump(*request, engine);
+  if (command == "dump") return engine.isolate([&] { return dump(*request, engine); });
   if (command == "restore") return restore(*request, engine);
   return check_command(engine.features(), request->features, request->check_all);
 }

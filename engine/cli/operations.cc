@@ -11,6 +11,7 @@
 #include "engine/base/io.h"
 #include "engine/base/strings.h"
 #include "engine/cli/notifiers.h"
+#include "engine/cli/process.h"
 #include "engine/image/stats.h"
 
 namespace stasis::cli {
@@ -64,7 +65,7 @@ Result<Fd> open_path(int work_dir, const std::string& path) {
 Engine real_engine() {
   return {[](const Options& options, Notifier& notifier) { return checkpoint(options, notifier); },
           [](const Options& options, Notifier& notifier) { return restore(options, notifier); },
-          [] { return kernel_features(); }};
+          [] { return kernel_features(); }, run_isolated};
 }
 
 Result<DumpStats> run_checkpoint(const Engine& engine, const Options& options, Notifier* client) {

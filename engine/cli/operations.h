@@ -15,6 +15,8 @@ struct Engine {
   std::function<Result<DumpStats>(const Options&, Notifier&)> checkpoint;
   std::function<Result<Restored>(const Options&, Notifier&)> restore;
   std::function<std::vector<KernelFeature>()> features;
+  // How a door runs all of a checkpoint, its answer included (process.h); returns the exit status.
+  std::function<int(const std::function<int()>&)> isolate = [](const std::function<int()>& work) { return work(); };
 };
 Engine real_engine();
 

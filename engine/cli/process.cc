@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <google/protobuf/stubs/logging.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include "engine/base/log.h"
 #include "engine/base/strings.h"
@@ -26,6 +28,18 @@ bool same_file(int a, int b) {
   struct stat sa {
   }, sb{};
   return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+// Passes signals on until `child` has ended.
+int wait_for_worker(pid_t child, const sigset_t& watched) {
+  while (true) {
+    int status = 0;
+    const pid_t pid = waitpid(child, &status, WNOHANG);
+    if (pid < 0) return 1;
+    if (pid == child) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    const int signal = sigwaitinfo(&watched, nullptr);
+    if (signal > 0 && signal != SIGCHLD) kill(child, signal);
+  }
 }
 
 void print_error(const Error& error, std::string& out) {
@@ -65,6 +79,28 @@ Result<int> wait_for_root(pid_t root) {
     if (WIFEXITED(status)) return WEXITSTATUS(status);
     if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);
   }
+}
+
+int run_isolated(const std::function<int()>& work) {
+  sigset_t watched, before;
+  sigemptyset(&watched);
+  for (int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) sigaddset(&watched, signal);
+  sigprocmask(SIG_BLOCK, &watched, &before);
+  fflush(nullptr);
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child != 0) {
+    const int status = child < 0 ? 1 : wait_for_worker(child, watched);
+    if (child < 0) report(Error::sys("fork", "the engine's worker"));
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    return status;
+  }
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) _exit(1);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  const int status = work();
+  fflush(nullptr);
+  _exit(status);
 }
 
 Error become(const std::vector<std::string>& argv) {

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ void start_process();
 
 // Reaps every child until `root` is among them; its exit code, or 128 + the signal that killed it.
 Result<int> wait_for_root(pid_t root);
+
+// Runs `work` in a child and returns its status, or 128 + the signal that killed it. For what drives tasks that are
+// not our own: a tracer that is killed while it brings the runner into a task takes the task along. Whoever wants us
+// gone kills this process, which traces nothing; the child is told (SIGTERM) and ends with every task as it was.
+// SIGINT, SIGTERM and SIGHUP are passed on to it.
+int run_isolated(const std::function<int()>& work);
 
 // Becomes `argv` (execvp(3)) with the descriptors that we were started with (ours are all close-on-exec), no signal
 // blocked and SIGPIPE back to normal.

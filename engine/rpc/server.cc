@@ -45,6 +45,10 @@ class Server {
     if (!*record) return false;  // the end; what was answered before decides the status
     auto request = parse_request(**record);
     if (!request) return answer(failure(pb::EMPTY, request.error())), false;
+    if (request->type() == pb::DUMP) {
+      status_ = engine_.isolate([&] { return answer(handle(*request)), status_; });
+      return false;
+    }
     answer(handle(*request));
     return request->keep_open() && is_question(request->type());
   }

@@ -128,6 +128,7 @@ const Command& checkpoint_command() {
       stasis::cli::kDump,
       kExtra,
       run,
+      true,
   };
   return kCommand;
 }

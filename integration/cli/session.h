@@ -33,6 +33,7 @@ struct Command {
   unsigned where;            // which options of the shared table it takes (cli::kDump, ...); 0: none
   std::span<const stasis::cli::OptionSpec> extra;
   Result<int> (*run)(Session&);
+  bool isolated = false;  // run it as run_isolated() does (engine/cli/process.h)
 };
 
 const Command& checkpoint_command();

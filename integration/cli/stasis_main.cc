@@ -94,11 +94,14 @@ int run(const Command& command, std::span<const std::string> args) {
     return tell(Error(Code::kUnsupportedOption, cat(session.request.unsupported[0], " is not built yet"))
                     .about(session.request.unsupported[0]),
                 session.json);
-  Result<int> status = command.run(session);
-  if (!status) return tell(status.error(), session.json);
-  // Output that could not be written (a full disk, say) must not look like success.
-  if (std::fflush(stdout) != 0 && *status == 0) return tell(Error::sys("write", "standard output"), false);
-  return *status;
+  auto work = [&] {
+    Result<int> status = command.run(session);
+    if (!status) return tell(status.error(), session.json);
+    // Output that could not be written (a full disk, say) must not look like success.
+    if (std::fflush(stdout) != 0 && *status == 0) return tell(Error::sys("write", "standard output"), false);
+    return *status;
+  };
+  return command.isolated ? stasis::cli::run_isolated(work) : work();
 }
 
 }  // namespace

@@ -357,12 +357,15 @@ case_sigkill_anywhere_in_dump() {
       engine=$!
       at_log_line "$lines" "$CASE/work/dump.log" "$engine" "$signal"
       { wait "$engine" || true; } 2>/dev/null
+      until_true "the engine to let go" no_engine
       is_running
       counts_on
     done
   done
   unharmed
 }
+# A killed engine's worker ends by itself.
+no_engine() { ! pgrep -f "$CASE/images" >/dev/null; }
 case_sigkill_anywhere_in_restore() {
   images
   local lines engine signal

@@ -131,7 +131,8 @@ case_terminals() {
   grep -q 'no other end for 5 terminals.*ignoring' "$CASE/images/restore.log" || fail "no warning about the terminals"
   inside 'i=0; while [ $i -lt 3000 ]; do echo "a line that somebody has to take away"; i=$((i+1)); done >/dev/tty2' >/dev/null ||
     fail "nobody reads what is written to terminal 2"
-  inside 'echo hello >/dev/console && echo hello >/dev/tty4' >/dev/null || fail "a terminal is dead: $(said attach)"
+  inside 'echo hello >/dev/console && echo hello >/dev/tty4' >/dev/null ||
+    fail "a terminal is dead: $(said attach); their keepers: $(pgrep -x stasis-ttys | tr '\n' ' ')"
   rm -rf "$CASE/images"
   round_trip
   _size_of_tty2 || fail "terminal 2 has lost its size the second time"
