@@ -164,9 +164,18 @@ Result<std::vector<Error>> look_once(const Options& options) {
   return obstacles;
 }
 
+// A tree with the engine in it would stop for good the moment it is frozen.
+Result<void> check_not_around_us(pid_t root) {
+  const auto proc = TRY(procfs::Procfs::open());
+  for (pid_t pid = ::getpid(); pid > 0; pid = TRY(proc.stat(pid)).ppid)
+    if (pid == root) return fail(Code::kBadOption, cat("the engine cannot dump itself, and it runs below pid ", root));
+  return {};
+}
+
 }  // namespace
 
 Result<std::vector<Error>> find_obstacles(const Options& options) {
+  TRY(check_not_around_us(options.pid));
   auto obstacles = TRY(look_once(options));
   // Running tasks rename files and open and close them under our eyes: what is only there for
   // a moment is no obstacle. After the freeze everything is looked at again anyway.

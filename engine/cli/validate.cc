@@ -180,7 +180,6 @@ Result<Options> validate(const pb::criu_opts& opts, const Env& env, Directories 
     TRY(check_restore(env, options));
     return options;
   }
-  if (options.pid == getpid()) return fail(Code::kBadOption, "the engine cannot dump itself");
   if (kill(options.pid, 0) != 0 && errno == ESRCH)
     return fail(Error(Code::kNoContainer, cat("there is no process ", options.pid))
                     .about(cat("pid ", options.pid))

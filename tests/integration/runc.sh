@@ -227,15 +227,15 @@ case_console_socket() {
 }
 
 case_failed_checkpoint_leaves_it_running() {
-  make_bundle "nc -l -p 7777 & $COUNTER"
+  make_bundle "nc -l -p 7777 -e cat & sleep 0.2; (sleep 100000 | nc 127.0.0.1 7777) & $COUNTER"
   start
-  until_true "a listening socket" grep -qs ":1E61 " "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
+  until_true "a connection" grep -qs ":1E61 .* 01 " "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
   mkdir -p "$CASE/work"
   must_fail 'UNSUPPORTED' runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$ID"
   grep -q 'socket' "$CASE/work/dump.log" || fail "the log does not name the socket"
   is_running
   no_checkpoint_in "$CASE/images"
-  must runc exec "$ID" killall nc
+  must runc exec "$ID" killall nc sleep cat
   rm -rf "$CASE/images"
   unharmed
   round_trip
