@@ -28,8 +28,10 @@ Result<Target> find_target(const Session& session) {
   const pb::criu_opts& opts = session.request.opts;
   const std::string* bundle = session.value("bundle");
   if (bundle && opts.has_stasis_plan_file()) return fail(Code::kUsage, "give --bundle or --plan, not both");
-  if (opts.has_stasis_plan_file()) return plan_target(session, opts.stasis_plan_file(), false);
-  if (bundle) return bundle_target(*bundle);
+  const std::string* name = session.value("as");
+  if (opts.has_stasis_plan_file() && !name) return plan_target(session, opts.stasis_plan_file(), false);
+  if (name && !bundle) return fail(Code::kUsage, "--as needs --bundle, which says what the container is");
+  if (bundle) return bundle_target(session, *bundle, name ? *name : "");
   Target target;
   target.host = TRY(read_host(opts.root(), 0));
   return target;
@@ -110,7 +112,10 @@ Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on
 constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
     {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
-     "a directory with config.json and the rootfs"},
+     "a directory with config.json and the rootfs, or LXC's config"},
+    {0, "as", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME",
+     "a new name, and with it cgroups of its own"},
+    kPolicyOption,
     {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "",
      "exit once the tasks run (as --restore-detached)", set_detach},
     {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH",
@@ -128,7 +133,9 @@ const Command& restore_command() {
       "`stasis plan` printed. Without --detach the command waits for the container and ends with its\n"
       "status; with --exec-cmd it becomes CMD, the parent of the container. --cgroup-root moves it:\n"
       "  stasis restore -D DIR --bundle B --cgroup-root /n --cgroup-root cpuacct,cpu:/s --detach\n"
-      "Cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The runtime does\n"
+      "--as NAME brings it back as another container: its cgroups are those of the bundle's linux.cgroupsPath\n"
+      "or /NAME. Otherwise cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The runtime "
+      "does\n"
       "not know of a container restored here; `runc restore` makes it know.\n",
       stasis::cli::kRestore,
       kExtra,
