@@ -53,17 +53,19 @@ Result<void> hand_over_terminal(const Session& session, int master) {
   return send_console(*socket, master);
 }
 
-void report(const Session& session, const Options& options, const Restored& restored, uint64_t total_us) {
+void report(const Session& session, const std::string& id, const Options& options, const Restored& restored,
+            uint64_t total_us) {
   if (session.json) {
     std::printf(
-        "{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_restored\":%llu}"
+        "{\"id\":%s,\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_"
+        "restored\":%llu}"
         "\n",
-        static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
+        json_quote(id).c_str(), static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
         static_cast<unsigned long long>(total_us), restored.stats.forking_us, restored.stats.restore_us,
         static_cast<unsigned long long>(restored.stats.pages_restored));
   } else {
-    std::printf("restored from %s: pid %d, %s, %llu pages\n", options.images_path.c_str(),
-                static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
+    std::printf("restored from %s%s%s: pid %d, %s, %llu pages\n", options.images_path.c_str(), id.empty() ? "" : " as ",
+                id.c_str(), static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
                 static_cast<unsigned long long>(restored.stats.pages_restored));
   }
   std::fflush(stdout);
@@ -100,7 +102,7 @@ Result<int> run(Session& session) {
   const Restored restored = TRY(stasis::cli::run_restore(stasis::cli::real_engine(), options, &progress));
   progress.clear();
   if (root) TRY(root->leave());
-  report(session, options, restored, progress.elapsed_us());
+  report(session, target.plan.id, options, restored, progress.elapsed_us());
   return follow(options, restored);
 }
 

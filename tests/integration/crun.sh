@@ -74,6 +74,7 @@ case_as_another_container() {
     "$BUNDLE/config.json" >"$CASE/new/config.json"
   grep -qF '"-.slice:new:"' "$CASE/new/config.json" || fail "no cgroupsPath in config.json"
   bring --bundle "$CASE/new" --as "$ID-b" --ext-mount-map "/files:$CASE/moved"
+  grep -q "as $ID-b: pid" "$CASE/said" || fail "restored as what? $(<"$CASE/said")"
   cgroups_are "/new-$ID-b.scope"
   FILES=$CASE/moved
   counts_on "$before"
