@@ -9,6 +9,7 @@
 #include "cgroups/dump.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
+#include "engine/checkpoint_lock.h"
 #include "engine/client_check.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
@@ -248,6 +249,7 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
 Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
+  const Fd lock = TRY(lock_checkpoint(proc, options.pid));
   if (auto obstacles = TRY(find_obstacles(options)); !obstacles.empty()) {
     Error first = std::move(obstacles.front());
     first.also().assign(std::make_move_iterator(obstacles.begin() + 1), std::make_move_iterator(obstacles.end()));

@@ -311,6 +311,17 @@ void let_go(const std::vector<tasks::Driven>& driven) {
   }
 }
 
+// LXC's init dies with its monitor. Whoever was the parent is gone, and an engine that only detaches is none.
+void forget_parent_signal(tasks::Snapshot& s) {
+  if (s.tasks.empty()) return;
+  for (auto& thread : s.tasks.front().threads) {
+    if (thread.thread_core().pdeath_sig() == 0) continue;
+    log::warning(
+        "the root task has asked for a signal at its parent's death, which a detached one cannot have, ignoring");
+    thread.mutable_thread_core()->set_pdeath_sig(0);
+  }
+}
+
 }  // namespace
 
 Result<Restored> restore(const Options& options, Notifier& notifier) {
@@ -318,8 +329,9 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
   const auto images = TRY(image::Reader::open(options.images_dir.get()));
-  const auto snapshot = TRY(tasks::load(images));
+  auto snapshot = TRY(tasks::load(images));
   if (options.client) TRY(check_client_images(snapshot, *options.client));
+  if (options.parent == RestoreParent::kDetached) forget_parent_signal(snapshot);
   if (options.cgroup_roots_required && !snapshot.cgroup)
     return fail(
         Error(Code::kCgroupRoot, "the images hold no control groups; the checkpoint was made without --manage-cgroups")

@@ -3,8 +3,11 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstdio>
 #include <deque>
 #include <memory>
 
@@ -44,6 +47,22 @@ std::string resolve_in_root(const std::string& rootfs, const std::string& path) 
   return cat("/", join(done, "/"));
 }
 
+namespace {
+
+// As LXC names it for its engine, both numbers in hexadecimal.
+std::string console_of(int root) {
+  constexpr unsigned kFirstPts = 136, kLastPts = 143;
+  struct stat status {};
+  if (::fstatat(root, "dev/console", &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISCHR(status.st_mode)) return {};
+  if (major(status.st_rdev) < kFirstPts || major(status.st_rdev) > kLastPts) return {};
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "tty[%llx:%llx]", static_cast<unsigned long long>(status.st_rdev),
+                static_cast<unsigned long long>(status.st_dev));
+  return text.data();
+}
+
+}  // namespace
+
 Result<HostInfo> read_host(const std::string& rootfs, pid_t pid) {
   HostInfo host;
   const procfs::Procfs proc = TRY(procfs::Procfs::open());
@@ -63,6 +82,7 @@ Result<HostInfo> read_host(const std::string& rootfs, pid_t pid) {
     return !relative.empty() && ::fstatat(root->get(), relative.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
            !S_ISDIR(status.st_mode);
   };
+  if (pid > 0) host.console_tty = console_of(root->get());
   return host;
 }
 

@@ -6,6 +6,7 @@
 
 #include "cgroups/path.h"
 #include "cgroups/root_option.h"
+#include "integration/oci/cgroups_path.h"
 
 namespace stasis::integration {
 namespace {
@@ -44,7 +45,7 @@ void add_cgroup_binds(const oci::Spec& spec, const oci::Mount& mount, const std:
 void add_mounts(const oci::Spec& spec, const std::string& bundle, const HostInfo& host, Plan& plan) {
   for (size_t i = 0; i < spec.mounts.size(); ++i) {
     const oci::Mount& mount = spec.mounts[i];
-    const std::string from = cat("config.json mounts[", i, "]");
+    const std::string from = cat("config.json $.mounts[", i, "]");
     if (mount.is_bind()) {
       const std::string inside = resolved(host, mount.destination);
       plan.mounts.push_back({inside, inside, absolute(mount.source, bundle), "", cat(from, ", bind")});
@@ -58,7 +59,7 @@ void add_masked(const oci::Spec& spec, const HostInfo& host, Plan& plan) {
   for (size_t i = 0; i < spec.masked_paths.size(); ++i) {
     const std::string& path = spec.masked_paths[i];
     if (!host.is_masked_file || !host.is_masked_file(path)) continue;
-    plan.mounts.push_back({path, "/dev/null", "/dev/null", "", cat("config.json linux.maskedPaths[", i, "]")});
+    plan.mounts.push_back({path, "/dev/null", "/dev/null", "", cat("config.json $.linux.maskedPaths[", i, "]")});
   }
 }
 
@@ -69,33 +70,49 @@ void add_devices(const oci::Spec& spec, Plan& plan) {
     plan.mounts.push_back({path, path, path, "", "default device, user namespace"});
   for (size_t i = 0; i < spec.devices.size(); ++i) {
     const std::string& path = spec.devices[i].path;
-    plan.mounts.push_back({path, path, path, "", cat("config.json linux.devices[", i, "], user namespace")});
+    plan.mounts.push_back({path, path, path, "", cat("config.json $.linux.devices[", i, "], user namespace")});
   }
 }
 
 void add_cgroups(const oci::Spec& spec, const runtimes::Container* container, const HostInfo& host, Plan& plan) {
+  if (container) return put_cgroup_places(*container, host, plan.cgroups);
+  const std::string path = oci::cgroup_directory(spec.cgroups_path, "").value_or("");
+  if (path.empty()) return;
+  for (const cgroups::Hierarchy& hierarchy : host.hierarchies) plan.cgroups.paths[hierarchy.name()] = path;
+}
+
+}  // namespace
+
+void put_cgroup_places(const runtimes::Container& container, const HostInfo& host, PlannedCgroups& out) {
   // The directory of "" is the unified hierarchy; in a hybrid host the freezer is elsewhere.
-  if (container) {
-    auto freezer = container->cgroup_dirs.find("freezer");
-    if (freezer == container->cgroup_dirs.end()) freezer = container->cgroup_dirs.find("");
-    if (freezer != container->cgroup_dirs.end()) plan.cgroups.freezer = freezer->second;
-  }
+  auto freezer = container.cgroup_dirs.find("freezer");
+  if (freezer == container.cgroup_dirs.end()) freezer = container.cgroup_dirs.find("");
+  if (freezer != container.cgroup_dirs.end()) out.freezer = freezer->second;
   for (const cgroups::Hierarchy& hierarchy : host.hierarchies) {
-    if (container && !hierarchy.mount_point.empty()) {
-      for (const std::string& controller : cgroups::controller_names(hierarchy.name())) {
-        auto dir = container->cgroup_dirs.find(controller);
-        if (dir == container->cgroup_dirs.end()) continue;
-        if (!cgroups::is_under(dir->second, hierarchy.mount_point)) continue;
-        plan.cgroups.paths[hierarchy.name()] = cgroups::rebase(dir->second, hierarchy.mount_point, "/");
-        break;
-      }
-    } else if (!container && spec.cgroups_path.starts_with("/")) {
-      plan.cgroups.paths[hierarchy.name()] = spec.cgroups_path;
+    if (hierarchy.mount_point.empty()) continue;
+    for (const std::string& controller : cgroups::controller_names(hierarchy.name())) {
+      auto dir = container.cgroup_dirs.find(controller);
+      if (dir == container.cgroup_dirs.end()) continue;
+      if (!cgroups::is_under(dir->second, hierarchy.mount_point)) continue;
+      out.paths[hierarchy.name()] = cgroups::rebase(dir->second, hierarchy.mount_point, "/");
+      break;
     }
   }
 }
 
-}  // namespace
+std::map<std::string, std::string> cgroup_dirs_of(const cgroups::Membership& membership, const std::string& cgroup_path,
+                                                  const HostInfo& host) {
+  std::map<std::string, std::string> out;
+  for (const cgroups::Hierarchy& hierarchy : host.hierarchies) {
+    const auto place = membership.find(hierarchy.name());
+    if (place == membership.end() || hierarchy.mount_point.empty()) continue;
+    const bool below = cgroup_path.starts_with("/") && cgroups::is_under(place->second, cgroup_path);
+    const std::string& path = below ? cgroup_path : place->second;
+    for (const std::string& controller : cgroups::controller_names(hierarchy.name()))
+      out[controller] = path == "/" ? hierarchy.mount_point : cat(hierarchy.mount_point, path);
+  }
+  return out;
+}
 
 const std::string* Plan::find_namespace(std::string_view type) const {
   for (const auto& [name, what] : namespaces)
@@ -146,6 +163,10 @@ Result<std::string> cgroup_source(const Plan& plan, const std::string& hierarchy
       path = recorded->second;
   }
   return path == "/" ? found->mount_point : cat(found->mount_point, path);
+}
+
+bool is_engine_name(std::string_view name) {
+  return name == kEmbedded || (name.starts_with("/") && name.find('\0') == std::string_view::npos);
 }
 
 std::string_view mode_name(CgroupMode mode) {

@@ -38,18 +38,27 @@ struct PlannedCgroups {
   std::map<std::string, std::string> paths;  // hierarchy name → where the container was when planned
 };
 
+inline constexpr std::string_view kEmbedded = "embedded";
+// That, or the absolute path of another engine.
+bool is_engine_name(std::string_view name);
+
+enum class PlanFor { kDump, kRestore };
+
 struct Plan {
   std::string id;       // container's name; empty for a bundle that never ran
-  std::string runtime;  // "runc" or empty
+  std::string runtime;  // "runc", "crun", "podman", "lxc" or empty
   pid_t pid = 0;        // 0: not running
   std::string bundle;
   std::string root;  // rootfs on the host, absolute
-  std::string engine = "embedded";
+  std::string engine = std::string(kEmbedded);
   bool terminal = false;
   PlannedCgroups cgroups;
   // Type → "new", "empty" (network: made new, contents not kept) or the path of an existing one. Absent: the host's.
   std::vector<std::pair<std::string, std::string>> namespaces;
   std::vector<PlannedMount> mounts;
+  bool auto_mounts = false;  // what is not planned and lies outside is external under its own name
+  // In the engine's words ("veth[eth0]:name", "tty[8800:1a]"), for resources that are no mounts.
+  std::vector<std::string> dump_external, restore_external;
   std::vector<std::string> stdio;       // link texts of descriptors 0-2 at checkpoint ("pipe:[12]")
   std::vector<std::string> supervisor;  // restore: the command that becomes the parent
 
@@ -64,7 +73,15 @@ struct HostInfo {
   std::function<std::string(const std::string&)> resolve;
   // Whether a masked path is there and is no directory (those get a tmpfs, not /dev/null). Unset: no.
   std::function<bool(const std::string&)> is_masked_file;
+  std::string console_tty;  // "tty[RDEV:DEV]" of the container's /dev/console when that is a terminal
 };
+
+// Where a running container is in each hierarchy, and its freezer: by its runtime's record, which names
+// directories, else by `cgroup_dirs` that were filled in from its first process.
+void put_cgroup_places(const runtimes::Container& container, const HostInfo& host, PlannedCgroups& out);
+// Directories by controller from where a process sits; a sub-group of `cgroup_path` counts as that.
+std::map<std::string, std::string> cgroup_dirs_of(const cgroups::Membership& membership, const std::string& cgroup_path,
+                                                  const HostInfo& host);
 
 // Pure. `container` may be null: the bundle alone. `bundle` is absolute.
 Result<Plan> plan_oci(const oci::Spec& spec, const std::string& bundle, const runtimes::Container* container,

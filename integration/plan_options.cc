@@ -42,6 +42,16 @@ void add_mounts(const std::vector<std::pair<std::string, std::string>>& planned,
   for (const auto& entry : given) *opts.add_ext_mnt() = entry;
 }
 
+void put_external(const Plan& plan, const std::vector<std::string>& external, pb::criu_opts& opts) {
+  if (plan.auto_mounts) {
+    opts.set_auto_ext_mnt(true);
+    opts.set_ext_sharing(true);
+    opts.set_ext_masters(true);
+    for (const char* type : {"hugetlbfs", "tracefs"}) opts.add_enable_fs(type);
+  }
+  for (const std::string& one : external) opts.add_external(one);
+}
+
 void put_cgroups(const Plan& plan, pb::criu_opts& opts) {
   opts.set_manage_cgroups(plan.cgroups.mode != CgroupMode::kIgnore);
   opts.set_manage_cgroups_mode(mode_to(plan.cgroups.mode));
@@ -114,6 +124,7 @@ void put_dump(const Plan& plan, pb::criu_opts& opts) {
   std::vector<std::pair<std::string, std::string>> mounts;
   for (const PlannedMount& mount : plan.mounts) mounts.emplace_back(mount.container, mount.name);
   add_mounts(mounts, opts);
+  put_external(plan, plan.dump_external, opts);
   if (!opts.has_pid() && plan.pid > 0) opts.set_pid(plan.pid);
   // Where the tasks sit is recorded always: whether a restore manages cgroups is its own question.
   if (plan.cgroups.mode == CgroupMode::kIgnore) {
@@ -136,6 +147,7 @@ Result<void> put_restore(const Plan& plan, const HostInfo& host, pb::criu_opts& 
   // Images of runc and ours name every masked file so; which files another kernel had is not known here.
   if (!seen.contains("/dev/null")) mounts.emplace(mounts.begin(), "/dev/null", "/dev/null");
   add_mounts(mounts, opts);
+  put_external(plan, plan.restore_external, opts);
   if (!opts.has_root() && !plan.root.empty()) opts.set_root(plan.root);
   if (opts.exec_cmd_size() == 0)
     for (const std::string& word : plan.supervisor) opts.add_exec_cmd(word);
@@ -167,6 +179,9 @@ Result<void> absorb_options(pb::criu_opts& opts, PlanFor purpose, const HostInfo
 }
 
 Result<std::vector<Fd>> plan_to_options(const Plan& plan, PlanFor purpose, const HostInfo& host, pb::criu_opts& opts) {
+  if (plan.engine != kEmbedded)
+    return fail(
+        Error(Code::kUnsupported, "only the embedded engine can be driven yet").about(cat("engine ", plan.engine)));
   std::vector<Fd> held;
   put_cgroups(plan, opts);
   if (purpose == PlanFor::kDump) {

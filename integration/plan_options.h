@@ -12,8 +12,6 @@
 
 namespace stasis::integration {
 
-enum class PlanFor { kDump, kRestore };
-
 // Moves what the command line says about cgroups and the supervisor into the plan, so that a
 // plan is complete and the mounts follow. Named controllers that this host lacks are refused.
 Result<void> absorb_options(pb::criu_opts& opts, PlanFor purpose, const HostInfo& host, Plan& plan);

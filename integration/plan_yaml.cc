@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "integration/plan_yaml.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <array>
 #include <limits>
 
 #include "cgroups/path.h"
 #include "cgroups/root_option.h"
-#include "engine/base/io.h"
+#include "integration/config/text.h"
 #include "integration/config/yaml.h"
 
 namespace stasis::integration {
@@ -142,6 +140,10 @@ std::string to_yaml(const Plan& plan) {
   out += "# One with a hierarchy and no source follows the cgroup the tasks are restored into.\n";
   out += plan.mounts.empty() ? "mounts: []\n" : "mounts:\n";
   for (const PlannedMount& mount : plan.mounts) put_mount(mount, out);
+  if (plan.auto_mounts) out += "# What is not listed and lies outside is external, too.\nauto_mounts: true\n";
+  if (!plan.dump_external.empty() || !plan.restore_external.empty())
+    out += cat("external:  # as --external has it\n  checkpoint: ", list_text(plan.dump_external),
+               "\n  restore: ", list_text(plan.restore_external), "\n");
   out += cat("stdio: ", list_text(plan.stdio), "\n");
   out += cat("supervisor: ", list_text(plan.supervisor), "\n");
   return out;
@@ -151,21 +153,25 @@ Result<Plan> from_yaml(std::string_view text, const std::string& file) {
   const config::Node root = TRY(config::parse_yaml(text, file));
   const Cursor at(&root, file);
   if (!at.present()) return fail(at.error("empty"));
-  TRY(at.only(
-      {"plan", "container", "root", "engine", "terminal", "cgroups", "namespaces", "mounts", "stdio", "supervisor"}));
+  TRY(at.only({"plan", "container", "root", "engine", "terminal", "cgroups", "namespaces", "mounts", "auto_mounts",
+               "external", "stdio", "supervisor"}));
   Plan plan;
   const Cursor version = TRY(at.get("plan"));
   if (TRY(version.integer()) != kVersion) return fail(version.error(cat("unknown plan version; expected ", kVersion)));
   TRY(parse_container(TRY(at.get("container")), plan));
   plan.root = TRY(absolute_path_or_empty(TRY(at.get("root"))));
   const Cursor engine = TRY(at.get("engine"));
-  plan.engine = TRY(engine.string_or("embedded"));
-  if (plan.engine != "embedded")
-    return fail(engine.error("only the embedded engine can be driven yet").with_code(Code::kUnsupported));
+  plan.engine = TRY(engine.string_or(std::string(kEmbedded)));
+  if (!is_engine_name(plan.engine)) return fail(engine.error("expected embedded or the absolute path of a criu"));
   plan.terminal = TRY(TRY(at.get("terminal")).boolean_or(false));
   plan.cgroups = TRY(parse_cgroups(TRY(at.get("cgroups"))));
   TRY(parse_namespaces(TRY(at.get("namespaces")), plan));
   for (const Cursor& item : TRY(TRY(at.get("mounts")).list())) plan.mounts.push_back(TRY(parse_mount(item)));
+  plan.auto_mounts = TRY(TRY(at.get("auto_mounts")).boolean_or(false));
+  const Cursor external = TRY(at.get("external"));
+  TRY(external.only({"checkpoint", "restore"}));
+  plan.dump_external = TRY(TRY(external.get("checkpoint")).strings());
+  plan.restore_external = TRY(TRY(external.get("restore")).strings());
   const Cursor stdio = TRY(at.get("stdio"));
   plan.stdio = TRY(stdio.strings());
   if (plan.stdio.size() > 3) return fail(stdio.error("more than three descriptors"));
@@ -174,7 +180,7 @@ Result<Plan> from_yaml(std::string_view text, const std::string& file) {
 }
 
 Result<Plan> read_plan(const std::string& path) {
-  const std::string text = TRY(read_file_at(AT_FDCWD, path, config::kMaxText));
+  const std::string text = TRY(config::read_text(path));
   return from_yaml(text, path);
 }
 
@@ -211,7 +217,10 @@ std::string to_json(const Plan& plan) {
              ",\"cgroups\":{\"mode\":", json_quote(mode_name(plan.cgroups.mode)), ",\"roots\":", json_list(roots),
              ",\"freezer\":", json_quote(plan.cgroups.freezer), ",\"paths\":", json_map(plan.cgroups.paths),
              "},\"namespaces\":", json_map(plan.namespaces), ",\"mounts\":[", join(mounts, ","),
-             "],\"stdio\":", json_list(plan.stdio), ",\"supervisor\":", json_list(plan.supervisor), "}");
+             "],\"auto_mounts\":", plan.auto_mounts ? "true" : "false",
+             ",\"external\":{\"checkpoint\":", json_list(plan.dump_external),
+             ",\"restore\":", json_list(plan.restore_external), "},\"stdio\":", json_list(plan.stdio),
+             ",\"supervisor\":", json_list(plan.supervisor), "}");
 }
 
 }  // namespace stasis::integration

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cli/option_table.h"
 
+#include <algorithm>
 #include <climits>
 
 #include "engine/base/strings.h"
@@ -409,6 +410,8 @@ std::string option_help(unsigned where, bool stasis_door, std::span<const Option
     if (!(spec.where & where)) continue;
     if ((spec.where & kStasisOnly) && !stasis_door) continue;
     if (stasis_door && spec.support != Support::kBuilt) continue;
+    const auto same = [&](const OptionSpec& own) { return own.name == spec.name; };
+    if (std::any_of(extra.begin(), extra.end(), same)) continue;
     help_line(spec, out);
   }
   return out;

@@ -76,6 +76,7 @@ int response_errno(const Error& error) {
     case Code::kNoContainer:
     case Code::kTaskGone: return ESRCH;
     case Code::kPidTaken: return EEXIST;
+    case Code::kBusy:
     case Code::kTraced: return EBUSY;
     case Code::kUnsupported:
     case Code::kUnsupportedOption:

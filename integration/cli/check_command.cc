@@ -89,6 +89,7 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
     kRuntimeOption,
     kRuntimeRootOption,
+    kPolicyOption,
     kPidOption,
     {0, "container", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "ID",
      "the container to look at"},

@@ -75,8 +75,10 @@ void report(const Session& session, const Target& target, const Options& options
   std::printf("checkpoint of %s: %s, frozen %s, %llu pages, images in %s\n", target.title.c_str(),
               duration_text(total_us).c_str(), duration_text(stats.frozen_us).c_str(),
               static_cast<unsigned long long>(stats.pages_written), options.images_path.c_str());
-  if (!options.leave_running && target.plan.runtime == "runc")
-    std::printf("runc still lists it as stopped; `runc delete %s` forgets it\n", target.plan.id.c_str());
+  const std::string& runtime = target.plan.runtime;
+  if (!options.leave_running && (runtime == "runc" || runtime == "crun"))
+    std::printf("%s still lists it as stopped; `%s delete %s` forgets it\n", runtime.c_str(), runtime.c_str(),
+                target.plan.id.c_str());
 }
 
 Result<int> run(Session& session) {
@@ -111,19 +113,20 @@ Result<int> run(Session& session) {
   return 0;
 }
 
-constexpr stasis::cli::OptionSpec kExtra[] = {kJsonOption, kRuntimeOption, kRuntimeRootOption, kPidOption};
+constexpr stasis::cli::OptionSpec kExtra[] = {kJsonOption, kRuntimeOption, kRuntimeRootOption, kPolicyOption,
+                                              kPidOption};
 
 }  // namespace
 
 const Command& checkpoint_command() {
   static constexpr Command kCommand{
       "checkpoint",
-      "[--runtime runc] ID | --pid PID | --plan FILE  --images-dir DIR [OPTION]...",
+      "[--runtime NAME] ID | --pid PID | --plan FILE  --images-dir DIR [OPTION]...",
       "write a running container, or a process tree, to an images directory",
       "The directory is created when it is missing (its parent must exist) and must be empty unless\n"
-      "--force is given. The tasks end unless --leave-running is given; runc then still lists the\n"
-      "container as stopped until `runc delete`. Cgroups and their limits are recorded; `stasis restore` applies them "
-      "if told to.\n"
+      "--force is given. The tasks end unless --leave-running is given; runc and crun then still list the\n"
+      "container as stopped until told to delete it. Cgroups and their limits are recorded; `stasis restore`\n"
+      "applies them if told to. ID may be a container of runc, crun, podman (name or id) or LXC.\n"
       "A container that cannot be checkpointed is refused before anything is stopped and runs on.\n",
       stasis::cli::kDump,
       kExtra,

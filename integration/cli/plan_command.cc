@@ -16,7 +16,8 @@ Result<int> run(Session& session) {
   const std::string* bundle = session.value("bundle");
   const auto& words = session.request.words;
   if ((bundle != nullptr) + words.size() != 1) return fail(Code::kUsage, "name one container, or give --bundle DIR");
-  Target target = TRY(bundle ? bundle_target(*bundle) : container_target(session, words[0]));
+  Target target =
+      TRY(bundle ? bundle_target(session, *bundle, "") : container_target(session, words[0], PlanFor::kRestore));
   TRY(absorb_options(session.opts(), PlanFor::kRestore, target.host, target.plan));
   const std::string text = session.json ? cat(to_json(target.plan), "\n") : to_yaml(target.plan);
   std::fputs(text.c_str(), stdout);
@@ -27,8 +28,9 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
     kRuntimeOption,
     kRuntimeRootOption,
+    kPolicyOption,
     {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
-     "a directory with config.json"},
+     "a directory with config.json, or LXC's config"},
 };
 
 }  // namespace
@@ -36,7 +38,7 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
 const Command& plan_command() {
   static constexpr Command kCommand{
       "plan",
-      "[--runtime runc] ID | --bundle DIR [OPTION]...",
+      "[--runtime NAME] ID | --bundle DIR [OPTION]...",
       "print, as YAML, the translation of a container into mounts, cgroups and namespaces",
       "Nothing is changed. --manage-cgroups, --cgroup-root and --exec-cmd -- CMD go into the plan.\n"
       "Edit the text and give it to `stasis restore --plan FILE`.\n",

@@ -29,8 +29,11 @@ Result<Target> find_target(const Session& session) {
   const pb::criu_opts& opts = session.request.opts;
   const std::string* bundle = session.value("bundle");
   if (bundle && opts.has_stasis_plan_file()) return fail(Code::kUsage, "give --bundle or --plan, not both");
-  if (opts.has_stasis_plan_file()) return plan_target(session, opts.stasis_plan_file(), false);
-  if (bundle) return bundle_target(*bundle);
+  const std::string* name = session.value("as");
+  if (opts.has_stasis_plan_file() && !name) return plan_target(session, opts.stasis_plan_file(), false);
+  if (name && !bundle) return fail(Code::kUsage, "--as needs --bundle, which says what the container is");
+  // With --into the cgroups are the runtime's choice, and the name is for the runtime.
+  if (bundle) return bundle_target(session, *bundle, name && !session.given("into") ? *name : "");
   Target target;
   target.host = TRY(read_host(opts.root(), 0));
   return target;
@@ -52,17 +55,19 @@ Result<void> hand_over_terminal(const Session& session, int master) {
   return send_console(*socket, master);
 }
 
-void report(const Session& session, const Options& options, const Restored& restored, uint64_t total_us) {
+void report(const Session& session, const std::string& id, const Options& options, const Restored& restored,
+            uint64_t total_us) {
   if (session.json) {
     std::printf(
-        "{\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_restored\":%llu}"
+        "{\"id\":%s,\"pid\":%d,\"images_dir\":%s,\"total_us\":%llu,\"forking_us\":%u,\"restore_us\":%u,\"pages_"
+        "restored\":%llu}"
         "\n",
-        static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
+        json_quote(id).c_str(), static_cast<int>(restored.root_pid), json_quote(options.images_path).c_str(),
         static_cast<unsigned long long>(total_us), restored.stats.forking_us, restored.stats.restore_us,
         static_cast<unsigned long long>(restored.stats.pages_restored));
   } else {
-    std::printf("restored from %s: pid %d, %s, %llu pages\n", options.images_path.c_str(),
-                static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
+    std::printf("restored from %s%s%s: pid %d, %s, %llu pages\n", options.images_path.c_str(), id.empty() ? "" : " as ",
+                id.c_str(), static_cast<int>(restored.root_pid), duration_text(total_us).c_str(),
                 static_cast<unsigned long long>(restored.stats.pages_restored));
   }
   std::fflush(stdout);
@@ -72,7 +77,6 @@ void report(const Session& session, const Options& options, const Restored& rest
 Result<std::optional<into::Launch>> plan_launch(const Session& session, Target& target) {
   const std::string *runtime = session.value("into"), *name = session.value("as");
   std::optional<into::Launch> launch;
-  if (!runtime && name) return fail(Error(Code::kUsage, "--as needs --into RUNTIME").about("--as"));
   if (!runtime) return launch;
   const pb::criu_opts& opts = session.request.opts;
   const into::Runtime* known = TRY(into::find_runtime(*runtime));
@@ -91,7 +95,9 @@ Result<std::optional<into::Launch>> plan_launch(const Session& session, Target& 
           Error(Code::kUsage, cat(option, " cannot be used together with --into: the runtime makes the container"))
               .about(option));
   launch.emplace(TRY(into::Launch::plan(*known, *name, target.plan.bundle, !opts.stasis_restore_detached())));
+  target.plan.id = *name;
   target.plan.namespaces.clear();
+  target.plan.cgroups = {};
   return launch;
 }
 
@@ -131,7 +137,7 @@ Result<int> run(Session& session) {
   progress.clear();
   if (root) TRY(root->leave());
   if (launch) launch->commit();
-  report(session, options, restored, progress.elapsed_us());
+  report(session, target.plan.id, options, restored, progress.elapsed_us());
   const int status = TRY(follow(options, restored));
   if (launch && options.parent == RestoreParent::kWait) TRY(launch->forget());
   return status;
@@ -145,13 +151,14 @@ Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on
 constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
     {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
-     "a directory with config.json and the rootfs"},
+     "a directory with config.json and the rootfs, or LXC's config"},
+    {0, "as", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME",
+     "a new name, and with it cgroups of its own; with --into, the name that runtime gives it"},
+    kPolicyOption,
     {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "",
      "exit once the tasks run (as --restore-detached)", set_detach},
     {0, "into", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "RUNTIME",
      "have crun or runc make the container, and restore into it"},
-    {0, "as", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME",
-     "the container's name with that runtime"},
     {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH",
      "hand the container's terminal to this socket"},
 };
@@ -161,15 +168,16 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
 const Command& restore_command() {
   static constexpr Command kCommand{
       "restore",
-      "--images-dir DIR [--bundle DIR [--into RUNTIME --as NAME] | --plan FILE | --root DIR] [OPTION]...\n"
+      "--images-dir DIR [--bundle DIR [[--into RUNTIME] --as NAME] | --plan FILE | --root DIR] [OPTION]...\n"
       "                      [--exec-cmd -- CMD ARG...]",
       "bring a checkpoint back to life",
       "--bundle takes rootfs, external mounts and namespaces from a config.json, --plan from a file that\n"
       "`stasis plan` printed. Without --detach the command waits for the container and ends with its\n"
       "status; with --exec-cmd it becomes CMD, the parent of the container. --cgroup-root moves it:\n"
       "  stasis restore -D DIR --bundle B --cgroup-root /n --cgroup-root cpuacct,cpu:/s --detach\n"
-      "Cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The runtime does\n"
-      "not know of a container restored here, unless it makes it itself:\n"
+      "--as NAME brings it back as another container: its cgroups are those of the bundle's linux.cgroupsPath\n"
+      "or /NAME. Otherwise cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The\n"
+      "runtime does not know of a container restored here, unless it makes it itself:\n"
       "  stasis restore -D DIR --into crun --as NAME --bundle B --detach\n",
       stasis::cli::kRestore,
       kExtra,

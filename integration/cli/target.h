@@ -17,9 +17,9 @@ struct Target {
 };
 
 // A running container, by --runtime, --runtime-root and its name.
-Result<Target> container_target(const Session& session, const std::string& id);
-// A directory with config.json; the container need not exist.
-Result<Target> bundle_target(const std::string& directory);
+Result<Target> container_target(const Session& session, const std::string& id, PlanFor purpose);
+// A directory with config.json, or LXC's config; the container need not exist. `name`: what it is to be called.
+Result<Target> bundle_target(const Session& session, const std::string& directory, const std::string& name);
 // A plan file. `needs_pid`: the container it names must still run, and be the same.
 Result<Target> plan_target(const Session& session, const std::string& file, bool needs_pid);
 // What to checkpoint: a name, --plan FILE or --pid N.
@@ -28,11 +28,33 @@ Result<Target> running_target(const Session& session, const std::string* id);
 Result<void> set_pid(stasis::cli::Request& request, std::string_view value, bool on);
 
 inline constexpr stasis::cli::OptionSpec kRuntimeOption{
-    0,  "runtime", stasis::cli::Arg::kRequired,         false, stasis::cli::Support::kBuilt, 0,
-    "", "NAME",    "whose container it is: runc (runc)"};
-inline constexpr stasis::cli::OptionSpec kRuntimeRootOption{
-    0,  "runtime-root", stasis::cli::Arg::kRequired,       false, stasis::cli::Support::kBuilt, 0,
-    "", "DIR",          "the runtime's --root (/run/runc)"};
+    0,
+    "runtime",
+    stasis::cli::Arg::kRequired,
+    false,
+    stasis::cli::Support::kBuilt,
+    0,
+    "",
+    "NAME",
+    "whose container it is: runc, crun, podman or lxc (all are asked)"};
+inline constexpr stasis::cli::OptionSpec kRuntimeRootOption{0,
+                                                            "runtime-root",
+                                                            stasis::cli::Arg::kRequired,
+                                                            false,
+                                                            stasis::cli::Support::kBuilt,
+                                                            0,
+                                                            "",
+                                                            "DIR",
+                                                            "where it keeps its records (runc --root, lxc-start -P)"};
+inline constexpr stasis::cli::OptionSpec kPolicyOption{0,
+                                                       "config",
+                                                       stasis::cli::Arg::kRequired,
+                                                       false,
+                                                       stasis::cli::Support::kBuilt,
+                                                       0,
+                                                       "",
+                                                       "FILE",
+                                                       "policies for every container (/etc/stasis/stasis.yaml)"};
 inline constexpr stasis::cli::OptionSpec kPidOption{'p',
                                                     "pid",
                                                     stasis::cli::Arg::kRequired,

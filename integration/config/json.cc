@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "integration/config/json.h"
 
-#include <fcntl.h>
-
 #include <optional>
 #include <set>
 
-#include "engine/base/io.h"
+#include "integration/config/text.h"
 
 namespace stasis::integration::config {
 namespace {
@@ -215,7 +213,7 @@ Result<Node> parse_json(std::string_view text, const std::string& file) {
 }
 
 Result<Node> read_json(const std::string& path) {
-  const std::string text = TRY(read_file_at(AT_FDCWD, path, kMaxText));
+  const std::string text = TRY(read_text(path));
   return parse_json(text, path);
 }
 

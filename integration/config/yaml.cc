@@ -2,7 +2,6 @@
 // Uses yaml-cpp's event interface: node trees of yaml-cpp merge aliases and forget places.
 #include "integration/config/yaml.h"
 
-#include <fcntl.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
@@ -11,7 +10,7 @@
 #include <set>
 #include <sstream>
 
-#include "engine/base/io.h"
+#include "integration/config/text.h"
 
 namespace stasis::integration::config {
 namespace {
@@ -138,7 +137,7 @@ Result<Node> parse_yaml(std::string_view text, const std::string& file) {
 }
 
 Result<Node> read_yaml(const std::string& path) {
-  const std::string text = TRY(read_file_at(AT_FDCWD, path, kMaxText));
+  const std::string text = TRY(read_text(path));
   return parse_yaml(text, path);
 }
 

@@ -19,7 +19,7 @@
 #include "engine/procfs/procfs.h"
 #include "integration/config/json.h"
 #include "integration/config/write_json.h"
-#include "integration/runtimes/runc.h"
+#include "integration/runtimes/places.h"
 
 namespace stasis::integration::into {
 
@@ -85,7 +85,7 @@ Result<Launch> Launch::plan(const Runtime& runtime, const std::string& id, const
   state->id = id;
   state->bundle = bundle;
   state->follow = follow;
-  if (!runtimes::runc::valid_id(id))
+  if (!runtimes::valid_id(id))
     return fail(Error(Code::kBadOption, cat(json_quote(id), " is not a name for a container")).about("--as"));
   state->state_dir = cat(runtime_root(runtime, ::getenv("XDG_RUNTIME_DIR")), "/", id);
   if (::access(state->state_dir.c_str(), F_OK) == 0)
@@ -97,7 +97,7 @@ Result<Launch> Launch::plan(const Runtime& runtime, const std::string& id, const
   const oci::Spec spec = TRY(oci::parse_spec(state->config_text, file));
   TRY(check_bundle(state->config, spec,
                    spec.root_path.starts_with("/") ? spec.root_path : cat(bundle, "/", spec.root_path)));
-  state->has_seccomp = spec.has_seccomp;
+  state->has_seccomp = spec.seccomp.has_value();
   state->joined = joined_namespaces(spec);
   state->program = TRY(own_program());
   return Launch(std::move(state));

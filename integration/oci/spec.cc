@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "integration/oci/spec.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <array>
 #include <limits>
 #include <set>
 
-#include "engine/base/io.h"
-#include "engine/base/log.h"
 #include "integration/config/json.h"
+#include "integration/config/text.h"
 
 namespace stasis::integration::oci {
 namespace {
@@ -20,18 +17,24 @@ using config::Cursor;
 constexpr std::array<std::string_view, 8> kNamespaceTypes = {"pid",   "network", "ipc",    "uts",
                                                              "mount", "user",    "cgroup", "time"};
 
-void note_unknown(const Cursor& at, std::initializer_list<std::string_view> known) {
-  if (!at.present()) return;
-  for (const auto& [key, child] : at.node()->entries())
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      log::debug("description ", at.path(), ": unknown key ", json_quote(key), ", ignoring");
-}
-
 Result<uint32_t> small(const Cursor& at) {
   if (!at.present()) return uint32_t{0};
   const uint64_t value = TRY(at.unsigned_integer());
   if (value > std::numeric_limits<uint32_t>::max()) return fail(at.error("the id does not fit 32 bits"));
   return static_cast<uint32_t>(value);
+}
+
+Result<std::optional<uint32_t>> maybe_small(const Cursor& at) {
+  if (!at.present()) return std::optional<uint32_t>();
+  return std::optional(TRY(small(at)));
+}
+
+Result<std::vector<IdMapping>> parse_mappings(const Cursor& at) {
+  std::vector<IdMapping> out;
+  for (const Cursor& item : TRY(at.list()))
+    out.push_back({TRY(small(TRY(item.get("containerID")))), TRY(small(TRY(item.get("hostID")))),
+                   TRY(small(TRY(item.get("size"))))});
+  return out;
 }
 
 Result<Capabilities> parse_capabilities(const Cursor& at) {
@@ -67,8 +70,20 @@ Result<Process> parse_process(const Cursor& at) {
   out.capabilities = TRY(parse_capabilities(TRY(at.get("capabilities"))));
   for (const Cursor& limit : TRY(TRY(at.get("rlimits")).list())) out.rlimits.push_back(TRY(parse_rlimit(limit)));
   out.no_new_privileges = TRY(TRY(at.get("noNewPrivileges")).boolean_or(false));
+  const Cursor console = TRY(at.get("consoleSize"));
+  out.console_height = TRY(maybe_unsigned(TRY(console.get("height")))).value_or(0);
+  out.console_width = TRY(maybe_unsigned(TRY(console.get("width")))).value_or(0);
+  out.apparmor_profile = TRY(TRY(at.get("apparmorProfile")).string_or(""));
+  out.selinux_label = TRY(TRY(at.get("selinuxLabel")).string_or(""));
+  out.oom_score_adj = TRY(maybe_integer(TRY(at.get("oomScoreAdj"))));
+  const Cursor priority = TRY(at.get("ioPriority"));
+  out.io_priority_class = TRY(TRY(priority.get("class")).string_or(""));
+  out.io_priority = TRY(maybe_integer(TRY(priority.get("priority"))));
+  out.scheduler_policy = TRY(TRY(TRY(at.get("scheduler")).get("policy")).string_or(""));
+  out.umask = TRY(maybe_small(TRY(user.get("umask"))));
   note_unknown(at, {"terminal", "args", "env", "cwd", "user", "capabilities", "rlimits", "noNewPrivileges",
-                    "consoleSize", "apparmorProfile", "selinuxLabel", "oomScoreAdj", "commandLine", "ioPriority"});
+                    "consoleSize", "apparmorProfile", "selinuxLabel", "oomScoreAdj", "commandLine", "ioPriority",
+                    "scheduler", "execCPUAffinity"});
   return out;
 }
 
@@ -81,6 +96,8 @@ Result<Mount> parse_mount(const Cursor& at) {
   out.type = TRY(TRY(at.get("type")).string_or(""));
   out.source = TRY(TRY(at.get("source")).string_or(""));
   out.options = TRY(TRY(at.get("options")).strings());
+  out.uid_mappings = TRY(parse_mappings(TRY(at.get("uidMappings"))));
+  out.gid_mappings = TRY(parse_mappings(TRY(at.get("gidMappings"))));
   note_unknown(at, {"destination", "type", "source", "options", "uidMappings", "gidMappings"});
   return out;
 }
@@ -108,6 +125,9 @@ Result<Device> parse_device(const Cursor& at) {
   const Cursor major = TRY(at.get("major")), minor = TRY(at.get("minor"));
   if (major.present()) out.major = TRY(major.integer());
   if (minor.present()) out.minor = TRY(minor.integer());
+  out.mode = TRY(maybe_small(TRY(at.get("fileMode"))));
+  out.uid = TRY(maybe_small(TRY(at.get("uid"))));
+  out.gid = TRY(maybe_small(TRY(at.get("gid"))));
   return out;
 }
 
@@ -127,12 +147,39 @@ Result<void> parse_linux(const Cursor& at, Spec& spec) {
   const Cursor resources = TRY(at.get("resources")), seccomp = TRY(at.get("seccomp"));
   TRY(resources.map());
   TRY(seccomp.map());
-  spec.has_resources = resources.present();
-  spec.has_seccomp = seccomp.present();
-  note_unknown(
-      at, {"namespaces", "cgroupsPath", "maskedPaths", "readonlyPaths", "rootfsPropagation", "devices", "resources",
-           "seccomp", "uidMappings", "gidMappings", "sysctl", "mountLabel", "intelRdt", "personality"});
+  if (resources.present()) spec.resources = TRY(parse_resources(resources));
+  if (seccomp.present()) spec.seccomp = TRY(parse_seccomp(seccomp));
+  spec.uid_mappings = TRY(parse_mappings(TRY(at.get("uidMappings"))));
+  spec.gid_mappings = TRY(parse_mappings(TRY(at.get("gidMappings"))));
+  for (auto& [key, value] : TRY(TRY(at.get("sysctl")).string_map())) spec.sysctls[key] = value;
+  for (const auto& [clock, offset] : TRY(TRY(at.get("timeOffsets")).map()))
+    spec.time_offsets[clock] = {TRY(maybe_integer(TRY(offset.get("secs")))).value_or(0),
+                                TRY(small(TRY(offset.get("nanosecs"))))};
+  spec.mount_label = TRY(TRY(at.get("mountLabel")).string_or(""));
+  spec.personality = TRY(TRY(TRY(at.get("personality")).get("domain")).string_or(""));
+  spec.rdt_clos_id = TRY(TRY(TRY(at.get("intelRdt")).get("closID")).string_or(""));
+  note_unknown(at, {"namespaces", "cgroupsPath", "maskedPaths", "readonlyPaths", "rootfsPropagation", "devices",
+                    "resources", "seccomp", "uidMappings", "gidMappings", "sysctl", "mountLabel", "intelRdt",
+                    "personality", "timeOffsets", "netDevices"});
   return {};
+}
+
+Result<std::vector<Hook>> parse_hooks(const Cursor& at) {
+  std::vector<Hook> out;
+  for (const auto& [point, hooks] : TRY(at.map())) {
+    for (const Cursor& item : TRY(hooks.list())) {
+      Hook hook;
+      hook.point = point;
+      const Cursor path = TRY(item.get("path"));
+      hook.path = TRY(path.string());
+      if (!hook.path.starts_with("/")) return fail(path.error("the path of the hook is not absolute"));
+      hook.args = TRY(TRY(item.get("args")).strings());
+      hook.env = TRY(TRY(item.get("env")).strings());
+      hook.timeout = TRY(maybe_integer(TRY(item.get("timeout"))));
+      out.push_back(std::move(hook));
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -161,10 +208,10 @@ Result<Spec> parse_spec(std::string_view json, const std::string& file) {
   spec.root_path = TRY(TRY(root_at.get("path")).string_or(""));
   spec.root_readonly = TRY(TRY(root_at.get("readonly")).boolean_or(false));
   spec.hostname = TRY(TRY(at.get("hostname")).string_or(""));
+  spec.domainname = TRY(TRY(at.get("domainname")).string_or(""));
   for (const Cursor& item : TRY(TRY(at.get("mounts")).list())) spec.mounts.push_back(TRY(parse_mount(item)));
   TRY(parse_linux(TRY(at.get("linux")), spec));
-  for (const auto& [point, hooks] : TRY(TRY(at.get("hooks")).map()))
-    if (!TRY(hooks.list()).empty()) spec.hooks.push_back(point);
+  spec.hooks = TRY(parse_hooks(TRY(at.get("hooks"))));
   for (auto& [key, value] : TRY(TRY(at.get("annotations")).string_map())) spec.annotations[key] = value;
   note_unknown(at, {"ociVersion", "process", "root", "hostname", "domainname", "mounts", "linux", "hooks",
                     "annotations", "solaris", "windows", "vm", "zos"});
@@ -172,7 +219,7 @@ Result<Spec> parse_spec(std::string_view json, const std::string& file) {
 }
 
 Result<Spec> read_spec(const std::string& path) {
-  const std::string text = TRY(read_file_at(AT_FDCWD, path, config::kMaxText));
+  const std::string text = TRY(config::read_text(path));
   return parse_spec(text, path);
 }
 

@@ -10,7 +10,7 @@
 #include "integration/plan.h"
 #include "integration/plan_options.h"
 #include "integration/plan_yaml.h"
-#include "integration/runtimes/runc.h"
+#include "integration/runtimes/oci_runtime.h"
 
 using namespace stasis;
 using namespace stasis::integration;
@@ -52,7 +52,7 @@ std::vector<std::string> fuzz_seeds() {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const HostInfo host = some_host();
-  const auto container = runtimes::runc::parse_state(text, "state.json");
+  const auto container = runtimes::parse_record(runtimes::oci_runtimes()[0], text, "state.json");
   if (auto spec = oci::parse_spec(text, "config.json")) {
     auto plan = plan_oci(*spec, "/bundle", container ? &*container : nullptr, host);
     if (plan) check_round_trip(*plan, host);

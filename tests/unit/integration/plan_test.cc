@@ -101,31 +101,31 @@ namespaces:
 # External mounts: at checkpoint container -> name, at restore name -> source.
 # One with a hierarchy and no source follows the cgroup the tasks are restored into.
 mounts:
-  - from: "config.json mounts[1], bind"
+  - from: "config.json $.mounts[1], bind"
     container: /run/data
     name: /run/data
     source: /srv/data
-  - from: "config.json mounts[2], bind"
+  - from: "config.json $.mounts[2], bind"
     container: /etc/conf
     name: /etc/conf
     source: /b/conf
-  - from: "config.json mounts[3], hierarchy memory"
+  - from: "config.json $.mounts[3], hierarchy memory"
     container: /sys/fs/cgroup/memory
     name: /sys/fs/cgroup/memory
     hierarchy: memory
-  - from: "config.json mounts[3], hierarchy cpu,cpuacct"
+  - from: "config.json $.mounts[3], hierarchy cpu,cpuacct"
     container: "/sys/fs/cgroup/cpu,cpuacct"
     name: "/sys/fs/cgroup/cpu,cpuacct"
     hierarchy: "cpu,cpuacct"
-  - from: "config.json mounts[3], hierarchy name=systemd"
+  - from: "config.json $.mounts[3], hierarchy name=systemd"
     container: /sys/fs/cgroup/systemd
     name: /sys/fs/cgroup/systemd
     hierarchy: "name=systemd"
-  - from: "config.json linux.maskedPaths[1]"
+  - from: "config.json $.linux.maskedPaths[1]"
     container: /proc/keys
     name: /dev/null
     source: /dev/null
-  - from: "config.json linux.maskedPaths[2]"
+  - from: "config.json $.linux.maskedPaths[2]"
     container: /proc/timer_list
     name: /dev/null
     source: /dev/null
@@ -214,7 +214,12 @@ TEST(PlanYaml, RefusesMistakesByPlace) {
   EXPECT_NE(error_of("plan: 1\nnamespaces: {pid: empty}\n").find("$.namespaces.pid"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\ncontainer: {pid: -4}\n").find("not a process id"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\nstdio: [a, b, c, d]\n").find("more than three"), std::string::npos);
-  EXPECT_EQ(from_yaml("plan: 1\nengine: /usr/sbin/criu\n", "p").error().code(), Code::kUnsupported);
+  EXPECT_EQ(from_yaml("plan: 1\nengine: criu\n", "p").error().code(), Code::kBadDescription);
+  auto other = from_yaml("plan: 1\nengine: /usr/sbin/criu\n", "p");
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->engine, "/usr/sbin/criu");
+  pb::criu_opts opts;
+  EXPECT_EQ(plan_to_options(*other, PlanFor::kDump, hybrid_host(), opts).error().code(), Code::kUnsupported);
 }
 
 TEST(PlanOptions, Dump) {

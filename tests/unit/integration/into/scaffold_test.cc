@@ -30,7 +30,7 @@ TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
   EXPECT_FALSE(spec.process.no_new_privileges);
   EXPECT_EQ(spec.process.capabilities.effective, (std::vector<std::string>{"CAP_CHOWN", "CAP_SYS_ADMIN"}));
   EXPECT_TRUE(spec.process.rlimits.empty());
-  EXPECT_FALSE(spec.has_seccomp);
+  EXPECT_FALSE(spec.seccomp.has_value());
   EXPECT_EQ(spec.root_path, "/b/rootfs");
   ASSERT_EQ(spec.mounts.size(), 5u);
   EXPECT_EQ(spec.mounts[0].source, "tmpfs");
@@ -38,7 +38,8 @@ TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
   EXPECT_EQ(spec.mounts[2].destination, "/dev/.stasis");
   EXPECT_EQ(spec.mounts[3].source, "/usr/bin/stasis");
   EXPECT_EQ(spec.mounts[3].destination, "/dev/.stasis/stasis");
-  EXPECT_EQ(spec.hooks, std::vector<std::string>{"prestart"});
+  ASSERT_EQ(spec.hooks.size(), 1u);
+  EXPECT_EQ(spec.hooks[0].point, "prestart");
   EXPECT_NE(config::write_json(node).find(R"("unknown":{"kept":1})"), std::string::npos);
   EXPECT_NE(config::write_json(node).find(R"("oomScoreAdj":5)"), std::string::npos);
 }
@@ -46,8 +47,8 @@ TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
 TEST(Scaffold, TheFilterIsTranslatedAside) {
   const config::Node waiting = waiting_config(bundle(), "/b", kProgram, "/run/x/parts", 1);
   const oci::Spec spec = spec_of(filter_config(bundle(), waiting, "/aside"));
-  EXPECT_TRUE(spec.has_seccomp);
-  EXPECT_FALSE(spec.has_resources);
+  EXPECT_TRUE(spec.seccomp.has_value());
+  EXPECT_FALSE(spec.resources.has_value());
   EXPECT_EQ(spec.cgroups_path, "/aside");
   EXPECT_TRUE(spec.hooks.empty());
 }

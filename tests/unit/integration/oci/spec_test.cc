@@ -68,9 +68,10 @@ TEST(Spec, ReadsWhatPlanningNeeds) {
   EXPECT_EQ(spec->find_namespace("network")->path, "/run/netns/x");
   EXPECT_EQ(spec->find_namespace("user"), nullptr);
   EXPECT_EQ(spec->cgroups_path, "/c");
-  EXPECT_TRUE(spec->has_resources);
-  EXPECT_TRUE(spec->has_seccomp);
-  EXPECT_EQ(spec->hooks, (std::vector<std::string>{"prestart"}));
+  EXPECT_TRUE(spec->resources);
+  EXPECT_TRUE(spec->seccomp);
+  ASSERT_EQ(spec->hooks.size(), 1u);
+  EXPECT_EQ(spec->hooks[0].point, "prestart");
   EXPECT_EQ(spec->annotations.at("org.example"), "1");
   ASSERT_EQ(spec->devices.size(), 1u);
   EXPECT_EQ(spec->devices[0].minor, 229);
