@@ -160,8 +160,8 @@ Result<Plan> from_yaml(std::string_view text, const std::string& file) {
   plan.root = TRY(absolute_path_or_empty(TRY(at.get("root"))));
   const Cursor engine = TRY(at.get("engine"));
   plan.engine = TRY(engine.string_or("embedded"));
-  if (plan.engine != "embedded")
-    return fail(engine.error("only the embedded engine can be driven yet").with_code(Code::kUnsupported));
+  if (plan.engine != "embedded" && !plan.engine.starts_with('/'))
+    return fail(engine.error("expected embedded, or the absolute path of an engine"));
   plan.terminal = TRY(TRY(at.get("terminal")).boolean_or(false));
   plan.cgroups = TRY(parse_cgroups(TRY(at.get("cgroups"))));
   TRY(parse_namespaces(TRY(at.get("namespaces")), plan));

@@ -214,7 +214,8 @@ TEST(PlanYaml, RefusesMistakesByPlace) {
   EXPECT_NE(error_of("plan: 1\nnamespaces: {pid: empty}\n").find("$.namespaces.pid"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\ncontainer: {pid: -4}\n").find("not a process id"), std::string::npos);
   EXPECT_NE(error_of("plan: 1\nstdio: [a, b, c, d]\n").find("more than three"), std::string::npos);
-  EXPECT_EQ(from_yaml("plan: 1\nengine: /usr/sbin/criu\n", "p").error().code(), Code::kUnsupported);
+  EXPECT_EQ(from_yaml("plan: 1\nengine: /usr/sbin/criu\n", "p")->engine, "/usr/sbin/criu");
+  EXPECT_EQ(from_yaml("plan: 1\nengine: criu\n", "p").error().code(), Code::kBadDescription);
 }
 
 TEST(PlanOptions, Dump) {
