@@ -179,9 +179,6 @@ Result<void> absorb_options(pb::criu_opts& opts, PlanFor purpose, const HostInfo
 }
 
 Result<std::vector<Fd>> plan_to_options(const Plan& plan, PlanFor purpose, const HostInfo& host, pb::criu_opts& opts) {
-  if (plan.engine != kEmbedded)
-    return fail(
-        Error(Code::kUnsupported, "only the embedded engine can be driven yet").about(cat("engine ", plan.engine)));
   std::vector<Fd> held;
   put_cgroups(plan, opts);
   if (purpose == PlanFor::kDump) {

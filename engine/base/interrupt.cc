@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/base/interrupt.h"
 
+#include <poll.h>
+#include <sys/signalfd.h>
+
+#include <cerrno>
 #include <cstring>
+
+#include "engine/base/fd.h"
 
 namespace stasis {
 namespace {
@@ -27,6 +33,16 @@ Result<void> check_interrupted() {
   const int signal = sigtimedwait(&set, nullptr, &none);
   if (signal < 0) return {};
   return fail(Code::kInterrupted, cat("stopped by SIG", sigabbrev_np(signal)));
+}
+
+Result<void> wait_readable(int fd) {
+  const sigset_t set = watched();
+  const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+  if (!signals) return fail_sys("signalfd");
+  pollfd items[] = {{fd, POLLIN, 0}, {signals.get(), POLLIN, 0}};
+  while (::poll(items, 2, -1) < 0)
+    if (errno != EINTR) return fail_sys("poll");
+  return items[0].revents ? Result<void>() : check_interrupted();
 }
 
 }  // namespace stasis

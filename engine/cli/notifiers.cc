@@ -9,8 +9,10 @@
 
 #include <cerrno>
 
+#include "engine/base/interrupt.h"
 #include "engine/base/io.h"
 #include "engine/base/strings.h"
+#include "engine/kernel/syscalls.h"
 
 namespace stasis::cli {
 namespace {
@@ -61,9 +63,14 @@ Result<int> run(const std::string& path, std::vector<std::string> env, int log_f
     errno = err;
     return fail_sys(Code::kHookFailed, "execute the action script", path);
   }
+  // A script that hangs must not keep us from ending when we are told to.
+  Result<void> ended;
+  if (const auto pidfd = kernel::pidfd_open(child)) ended = wait_readable(pidfd->get());
+  if (!ended) kill(child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0)
     if (errno != EINTR) return fail_sys(Code::kHookFailed, "wait for the action script", path);
+  TRY(std::move(ended));
   return status;
 }
 

@@ -46,4 +46,22 @@ Result<void> write_restore_stats(int work_dirfd, pb::restore_stats_entry stats) 
   return write_stats(work_dirfd, "stats-restore", entry);
 }
 
+Result<pb::stats_entry> read_stats(int work_dirfd, const std::string& name) {
+  constexpr size_t kMost = 64 << 10;
+  const std::string bytes = TRY(read_file_at(work_dirfd, name, kMost));
+  const std::string head = head_bytes(kind_info(Kind::kStats));
+  const auto corrupt = [&](std::string_view why) {
+    return fail(Error(Code::kImageCorrupt, cat(name, ": ", why)).about(name));
+  };
+  if (!bytes.starts_with(head) || bytes.size() < head.size() + 4) return corrupt("not a statistics file");
+  size_t size = 0;
+  for (size_t i = 0; i < 4; ++i)
+    size |= static_cast<size_t>(static_cast<unsigned char>(bytes[head.size() + i])) << (8 * i);
+  pb::stats_entry stats;
+  if (size > bytes.size() - head.size() - 4 ||
+      !stats.ParseFromArray(bytes.data() + head.size() + 4, static_cast<int>(size)))
+    return corrupt("its record cannot be read");
+  return stats;
+}
+
 }  // namespace stasis::image

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/rpc/notifier.h"
 
+#include "engine/base/interrupt.h"
 #include "engine/base/log.h"
 #include "engine/base/strings.h"
 #include "engine/cli/notifiers.h"
@@ -15,6 +16,7 @@ Result<void> RpcNotifier::exchange(std::string_view script, pid_t pid, int fd) {
   response.mutable_notify()->set_script(std::string(script));
   if (pid > 0) response.mutable_notify()->set_pid(pid);
   TRY_CTX(send(socket_, response, fd), "notify ", script);
+  TRY(wait_readable(socket_));
   const auto record = TRY_CTX(receive(socket_), "notify ", script);
   if (!record) return fail(Code::kProtocol, cat("notify ", script, ": the client went away"));
   const pb::criu_req reply = TRY_CTX(parse_request(*record), "notify ", script);

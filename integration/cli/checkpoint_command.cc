@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -35,7 +36,9 @@ class ImagesDir {
     if (errno != EEXIST) return fail_sys(Code::kImageDir, "create the images directory", path);
     auto names = list_dir(AT_FDCWD, path);
     if (!names) return fail(std::move(names).error().with_code(Code::kImageDir));
-    if (!names->empty() && !replace)
+    // The log of an attempt that failed is not in the way of the next.
+    const bool empty = std::ranges::all_of(*names, [](const std::string& name) { return name.ends_with(".log"); });
+    if (!empty && !replace)
       return fail(
           Error(Code::kImageDir, cat("the images directory ", path, " is not empty; --force replaces a checkpoint"))
               .about(path));
@@ -47,6 +50,13 @@ class ImagesDir {
     if (!made_.empty()) ::rmdir(made_.c_str());  // holds nothing, or stays: both are right
   }
   void keep() { made_.clear(); }
+  // Of an engine that does not take back what it wrote; only logs were there before, and stay.
+  static void clear(int directory) {
+    auto names = list_dir(directory, ".");
+    if (!names) return;
+    for (const std::string& name : *names)
+      if (!name.ends_with(".log")) (void)::unlinkat(directory, name.c_str(), 0);
+  }
 
  private:
   ImagesDir() = default;
@@ -89,6 +99,10 @@ Result<int> run(Session& session) {
   TRY(absorb_options(opts, PlanFor::kDump, target.host, target.plan));
   const std::vector<Fd> held = TRY(plan_to_options(target.plan, PlanFor::kDump, target.host, opts));
   opts.set_notify_scripts(true);
+  const auto engine = TRY(external_engine(session, target.plan));
+  if (engine && opts.stasis_replace_images())  // what it fails to write would be taken away with what was there
+    return fail(
+        Error(Code::kUnsupportedOption, "--force cannot be given to another engine (--engine)").about("--force"));
   const Env env{Action::kDump, Door::kStasis, 0};
   TRY(stasis::cli::convert(opts, env));  // before a directory is made for it
   ImagesDir images = TRY(ImagesDir::prepare(opts.images_dir(), opts.stasis_replace_images()));
@@ -102,8 +116,10 @@ Result<int> run(Session& session) {
       described = true;
       return write_descriptors(options, target.plan.stdio);
     });
-  Result<DumpStats> stats = stasis::cli::run_checkpoint(stasis::cli::real_engine(), options, &progress);
+  Result<DumpStats> stats = engine ? engine->checkpoint(opts, options, target.host.hierarchies, progress)
+                                   : stasis::cli::run_checkpoint(stasis::cli::real_engine(), options, &progress);
   progress.clear();
+  if (!stats && engine) ImagesDir::clear(options.images_dir.get());
   if (!stats) {
     if (described) ::unlinkat(options.images_dir.get(), kDescriptorsFile, 0);
     return fail(std::move(stats).error());
@@ -114,7 +130,7 @@ Result<int> run(Session& session) {
 }
 
 constexpr stasis::cli::OptionSpec kExtra[] = {kJsonOption, kRuntimeOption, kRuntimeRootOption, kPolicyOption,
-                                              kPidOption};
+                                              kPidOption, kEngineOption};
 
 }  // namespace
 

@@ -123,6 +123,8 @@ Result<int> run(Session& session) {
   TRY(add_stdio(opts.images_dir(), target.plan));
   const std::vector<Fd> held = TRY(plan_to_options(target.plan, PlanFor::kRestore, target.host, opts));
   opts.set_notify_scripts(true);
+  const auto engine = TRY(external_engine(session, target.plan));
+  if (engine && launch) return fail(Error(Code::kUsage, "--into needs our own engine").about("--engine"));
   session.log = TRY(stasis::cli::open_log(opts, env, directories));
   Options options = TRY(stasis::cli::validate(opts, env, std::move(directories)));
 
@@ -133,7 +135,8 @@ Result<int> run(Session& session) {
     root = TRY(PrivateRoot::make(options.root));
   Progress progress(cat("restore from ", options.images_path), session.json, nullptr);
   progress.on("orphan-pts-master", [&](pid_t, int fd) { return hand_over_terminal(session, fd); });
-  const Restored restored = TRY(stasis::cli::run_restore(stasis::cli::real_engine(), options, &progress));
+  const Restored restored = TRY(engine ? engine->restore(opts, options, target.host.hierarchies, progress)
+                                       : stasis::cli::run_restore(stasis::cli::real_engine(), options, &progress));
   progress.clear();
   if (root) TRY(root->leave());
   if (launch) launch->commit();
@@ -150,6 +153,7 @@ Result<void> set_detach(stasis::cli::Request& request, std::string_view, bool on
 
 constexpr stasis::cli::OptionSpec kExtra[] = {
     kJsonOption,
+    kEngineOption,
     {'b', "bundle", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "DIR",
      "a directory with config.json and the rootfs, or LXC's config"},
     {0, "as", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "NAME",

@@ -148,4 +148,12 @@ Result<void> set_pid(stasis::cli::Request& request, std::string_view value, bool
   return {};
 }
 
+Result<std::optional<ExternalEngine>> external_engine(const Session& session, const Plan& plan) {
+  const std::string* given = session.value("engine");
+  const std::string& name = given ? *given : plan.engine;
+  if (name == kEmbedded) return std::optional<ExternalEngine>();
+  if (name.empty()) return fail(Error(Code::kBadOption, "--engine names no program").about("--engine"));
+  return std::optional<ExternalEngine>(TRY(ExternalEngine::find(name)));
+}
+
 }  // namespace stasis::integration::cli

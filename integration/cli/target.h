@@ -2,10 +2,12 @@
 // Which container a command is about, and its plan on this host.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "engine/base/result.h"
 #include "integration/cli/session.h"
+#include "integration/external_engine.h"
 #include "integration/plan.h"
 
 namespace stasis::integration::cli {
@@ -65,5 +67,18 @@ inline constexpr stasis::cli::OptionSpec kPidOption{'p',
                                                     "PID",
                                                     "root of a process tree, instead of a container",
                                                     set_pid};
+inline constexpr stasis::cli::OptionSpec kEngineOption{
+    0,
+    "engine",
+    stasis::cli::Arg::kRequired,
+    false,
+    stasis::cli::Support::kBuilt,
+    0,
+    "",
+    "PATH",
+    "drive this engine, a stock criu for example, instead of our own"};
+
+// The engine of the command line or else of the plan; nothing: our own.
+Result<std::optional<ExternalEngine>> external_engine(const Session& session, const Plan& plan);
 
 }  // namespace stasis::integration::cli

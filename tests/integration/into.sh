@@ -208,7 +208,6 @@ case_refused_before_anything_is_made() {
   taken
   must_fail USAGE stasis restore -D "$CASE/images" --bundle "$BUNDLE" --into crun
   must_fail USAGE stasis restore -D "$CASE/images" --into crun --as "$ID-new"
-  must_fail USAGE stasis restore -D "$CASE/images" --bundle "$BUNDLE" --as "$ID-new"
   must_fail USAGE into crun --cgroup-root /elsewhere
   must_fail USAGE into crun --exec-cmd -- sleep 1
   must_fail UNSUPPORTED into podman

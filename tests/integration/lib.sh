@@ -74,6 +74,22 @@ counts_on() {
   ((now >= ${1:-0})) || fail "the counter is at $now and was at $1 before"
   until_true "the counter to go on from $now" _more_than "$now"
 }
+# A process of the host, without a container, that counts into $FILES/n; $PID. No children: their zombies could hold its session.
+host_counter() {
+  mkdir -p "$FILES" "$CASE/work" "$CASE/images"
+  setsid /usr/bin/python3 -c 'import os, sys, time
+os.closerange(3, 4096)
+n = 0
+while True:
+    n += 1
+    with open(sys.argv[2] + ".new", "w") as file:
+        file.write(str(n))
+    os.rename(sys.argv[2] + ".new", sys.argv[2])
+    time.sleep(0.02)' "$ID" "$FILES/n" </dev/null >/dev/null 2>&1 &
+  PID=$!
+  echo "$PID" >>"$CASE/pids"
+  until_true "the process to count" test -s "$FILES/n"
+}
 checkpoint() { must runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID"; }
 restore() {
   (cd "$BUNDLE" && runc --log "$CASE/restore.err" restore -d --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID") \
