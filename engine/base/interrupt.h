@@ -24,7 +24,8 @@ class InterruptGuard {
 // kInterrupted if one of them has arrived; takes it.
 Result<void> check_interrupted();
 
-// Waits until `fd` can be read (poll(2): data, its end, or an error). kInterrupted if one of the signals is there first.
+// Waits until `fd` can be read (poll(2): data, its end, or an error). kInterrupted if one of the signals is there
+// first.
 Result<void> wait_readable(int fd);
 
 }  // namespace stasis

@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <utility>
 
@@ -129,8 +129,8 @@ Result<int> run(Session& session) {
   return 0;
 }
 
-constexpr stasis::cli::OptionSpec kExtra[] = {kJsonOption, kRuntimeOption, kRuntimeRootOption, kPolicyOption,
-                                              kPidOption, kEngineOption};
+constexpr stasis::cli::OptionSpec kExtra[] = {kJsonOption,   kRuntimeOption, kRuntimeRootOption,
+                                              kPolicyOption, kPidOption,     kEngineOption};
 
 }  // namespace
 
