@@ -33,9 +33,12 @@ make_container() {
   chmod 755 "$root/sbin/init"
   write_config "lxc.include = $BASE" "$@"
 }
+# LXC cannot generate a profile where the kernel has AppArmor and the host has no parser for it.
+apparmor() { [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) == Y ]]; }
+profile() { apparmor && ! command -v apparmor_parser >/dev/null && echo unconfined || echo generated; }
 write_config() {
   printf '%s\n' "$@" "lxc.uts.name = $ID" "lxc.arch = linux64" "lxc.rootfs.path = dir:$CASE/lxc/$ID/rootfs" \
-    "lxc.apparmor.profile = generated" "lxc.apparmor.allow_nesting = 1" "lxc.init.cmd = /sbin/init $ID" >"$CASE/lxc/$ID/config"
+    "lxc.apparmor.profile = $(profile)" "lxc.apparmor.allow_nesting = 1" "lxc.init.cmd = /sbin/init $ID" >"$CASE/lxc/$ID/config"
   grep -q '^lxc.net' "$CASE/lxc/$ID/config" || echo 'lxc.net.0.type = empty' >>"$CASE/lxc/$ID/config"
   # A monitor of LXC 5.0.2 that has restored a container dies of its first command unless lxc.tty.max is 0 there.
   { cat "$CASE/lxc/$ID/config"; echo 'lxc.tty.max = 0'; } >"$CASE/restore.conf"
@@ -83,7 +86,7 @@ case_stop_and_restore() {
   round_trip
   [[ $(inside 'read -r pid rest </proc/1/stat; echo $pid; cat /proc/sys/kernel/hostname') == "1
 $ID" ]] || fail "lxc-attach sees another container: $(said attach)"
-  grep -q "apparmor:generated.*ignoring" "$CASE/images/restore.log" || fail "no word about the AppArmor profile"
+  apparmor || grep -q "apparmor:generated.*ignoring" "$CASE/images/restore.log" || fail "no word about the AppArmor profile"
   lxc freeze || fail "$(said freeze)"
   is_state FROZEN || fail "after lxc-freeze it is $(state)"
   lxc unfreeze || fail "$(said unfreeze)"
