@@ -11,49 +11,16 @@ if [ -n "$(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null)" ]; then
   umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified || exit 1
 fi
 
-build=$(realpath "${STASIS_BUILD:-$(dirname "$0")/../build}")
-stasis=$build/bin/stasis
 id=stasis-demo-$$
 work=$(mktemp -d /tmp/stasis-demo.XXXXXX) || exit 1
+. "$(dirname "$0")/lib.sh"
 bundle=$work/bundle
 images=$work/images
 count=$work/shared/count
-failed=0
 
-say() { printf '%s\n' "$*"; }
-title() { printf '\n== %s\n' "$*"; }
-die() { say "FAILED: $*"; failed=1; exit 1; }
-
-cleanup() {
-  trap '' INT TERM
+clean_up() {
   crun delete -f "$id-crun" >/dev/null 2>&1
   runc delete -f "$id" >/dev/null 2>&1
-  rm -rf --one-file-system "$work"
-}
-finish() { local rc=$?; cleanup; [ "$failed" = 0 ] || rc=1; exit "$rc"; }
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-check() { # check TEXT COMMAND...: one line, remembered when untrue
-  local text=$1
-  shift
-  if "$@" >/dev/null 2>&1; then
-    printf '   [true]  %s\n' "$text"
-  else
-    printf '   [FALSE] %s\n' "$text"
-    failed=1
-  fi
-}
-step() { # step TEXT COMMAND...: with its duration; ends the demo when it fails
-  local text=$1 begin=${EPOCHREALTIME/[.,]/} rc=0 took
-  shift
-  "$@" >"$work/step.log" 2>&1 </dev/null || rc=$?
-  took=$((${EPOCHREALTIME/[.,]/} - begin))
-  printf '   %-62s %6d.%d ms\n' "$text" $((took / 1000)) $((took % 1000 / 100))
-  [ "$rc" = 0 ] && return
-  sed 's/^/     | /' "$work/step.log"
-  die "$text (exit status $rc)"
 }
 
 counter() { cat "$count" 2>/dev/null || echo 0; }
@@ -107,9 +74,7 @@ CONFIG
 }
 
 # ---------------------------------------------------------------------------------------------
-[ "$(id -u)" = 0 ] || die "containers need root here; run as root"
-for tool in runc crun busybox awk sed; do command -v "$tool" >/dev/null || die "$tool is missing; run ./dev deps"; done
-[ -x "$stasis" ] || die "no build in $build; run ./dev build"
+needs runc crun busybox awk sed
 mkdir -p "$work/w"
 say "$("$stasis" version), $(runc --version | head -n 1), $(crun --version | head -n 1), Linux $(uname -r)"
 
@@ -138,5 +103,4 @@ check "crun calls it stopped" stopped
 step "crun delete $id-crun" quiet crun delete "$id-crun"
 check "no process of it is left" sh -c "! grep -q ':/$id\$' /proc/[0-9]*/cgroup"
 
-title "$([ "$failed" = 0 ] && echo 'All of it is true.' || echo 'Something above is NOT true.')"
-exit "$failed"
+the_end

@@ -4,53 +4,28 @@
 # STASIS_BUILD is the build directory. Exits non-zero if anything it shows is not true.
 set -uo pipefail
 
-build=$(realpath "${STASIS_BUILD:-$(dirname "$0")/../build}")
 id=stasis-demo-$$
 work=$(mktemp -d /tmp/stasis-demo.XXXXXX) || exit 1
+. "$(dirname "$0")/lib.sh"
 root=$work/lxc/$id/rootfs
 count=$root/files/n
-failed=0
 export PATH=$build/libexec/stasis:$PATH LC_ALL=C
 
-say() { printf '%s\n' "$*"; }
-title() { printf '\n== %s\n' "$*"; }
 # LXC's monitor keeps the standard error of the command that made it: never a terminal or a pipe of ours.
 lxc() {
-  local tool=$1
+  local tool=$1 rc=0
   shift
-  timeout 60 "lxc-$tool" -P "$work/lxc" -n "$id" "$@" </dev/null >"$work/$tool.out" 2>"$work/$tool.err"
+  timeout 60 "lxc-$tool" -P "$work/lxc" -n "$id" "$@" </dev/null >"$work/$tool.out" 2>"$work/$tool.err" || rc=$?
+  ((rc == 0)) || cat "$work/$tool.err"
+  return $rc
 }
-cleanup() {
-  trap '' INT TERM
+clean_up() {
   lxc unfreeze
   lxc stop -k
   for _ in $(seq 100); do grep -qsF "$work/lxc" /proc/[0-9]*/cmdline || break; sleep 0.05; done
   if grep -qsF "$work" /proc/self/mountinfo; then say "left behind: mounts below $work"; failed=1; fi
-  rm -rf --one-file-system "$work"
-}
-finish() { local rc=$?; cleanup; [ "$failed" = 0 ] || rc=1; exit "$rc"; }
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-die() { say "FAILED: $*"; failed=1; exit 1; }
+} >/dev/null 2>&1
 
-check() { # check TEXT COMMAND...: one line, remembered when untrue
-  local text=$1
-  shift
-  if "$@" >/dev/null 2>&1; then
-    printf '   [true]  %s\n' "$text"
-  else
-    printf '   [FALSE] %s\n' "$text"
-    failed=1
-  fi
-}
-step() { # step TEXT TOOL ARGS...: with its duration; ends the demo when it fails
-  local text=$1 begin=${EPOCHREALTIME/[.,]/} now
-  shift
-  lxc "$@" || { sed 's/^/     | /' "$work/$1.err"; die "$text"; }
-  now=${EPOCHREALTIME/[.,]/}
-  printf '   %-62s %8d.%d ms\n' "$text" $(((now - begin) / 1000)) $(((now - begin) % 1000 / 100))
-}
 state() { lxc info -sH && cat "$work/info.out"; }
 is_state() { for _ in $(seq 100); do [ "$(state)" = "$1" ] && return 0; sleep 0.05; done; return 1; }
 inside() { lxc attach -- /bin/sh -c "$1" && cat "$work/attach.out"; }
@@ -59,10 +34,9 @@ moves() { local from=${1:-$(counter)}; for _ in $(seq 100); do [ "$(counter)" -g
 equal() { [ "$1" = "$2" ]; }
 inits() { grep -lszxF "$id" /proc/[0-9]*/cmdline 2>/dev/null; }
 
-command -v lxc-checkpoint >/dev/null || die "LXC is not installed: apt-get install lxc"
-[ -x "$build/libexec/stasis/criu" ] || die "$build/libexec/stasis/criu is not built"
+needs lxc-start lxc-checkpoint busybox
 mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,etc,run,files} && chmod 755 "$work"
-cp "$(command -v busybox)" "$root/bin/busybox" || die "busybox-static is not installed"
+cp "$(command -v busybox)" "$root/bin/busybox" || die "no busybox"
 for name in sh mv cat sleep stty setsid echo ls; do ln -sf busybox "$root/bin/$name"; done
 cat >"$root/sbin/init" <<'INIT'
 #!/bin/sh
@@ -84,23 +58,23 @@ CONFIG
 
 title "Debian's default LXC configuration: a console, four terminals, a session on the first"
 say "   $(lxc-checkpoint --version) of LXC; criu is $(command -v criu), $(criu --version)"
-step "lxc-start" start
+step "lxc-start" lxc start
 check "it counts" moves 0
 for _ in $(seq 100); do [ "$(inside 'stty size </dev/tty1')" = "33 44" ] && break; sleep 0.05; done
 
 title "Checkpoint it while it runs on"
-step "lxc-checkpoint -D DIR" checkpoint -D "$work/running"
+step "lxc-checkpoint -D DIR" lxc checkpoint -D "$work/running"
 check "it counts on" moves
 check "LXC says it runs" is_state RUNNING
 
 for round in 1 2 3; do
   title "Checkpoint and stop, restore: round $round"
-  step "lxc-checkpoint -s -D DIR" checkpoint -s -D "$work/images$round"
+  step "lxc-checkpoint -s -D DIR" lxc checkpoint -s -D "$work/images$round"
   check "LXC says it is stopped" is_state STOPPED
   check "none of its tasks is left" equal "$(inits)" ""
   before=$(counter)
   say "   the counter is at $before; the images take $(du -sk "$work/images$round" | cut -f1) KiB"
-  step "lxc-checkpoint -r -D DIR" checkpoint -r -D "$work/images$round" -v --rcfile="$work/restore.conf"
+  step "lxc-checkpoint -r -D DIR" lxc checkpoint -r -D "$work/images$round" -v --rcfile="$work/restore.conf"
   sed -n 's/^.*Warn */   the log says: /p' "$work/images$round/restore.log"
   check "LXC says it runs" is_state RUNNING
   check "the counter goes on from $before" moves "$before"
@@ -110,16 +84,15 @@ demo"
 done
 
 title "What LXC does with a container, it does with this one"
-step "lxc-freeze" freeze
+step "lxc-freeze" lxc freeze
 check "LXC says it is frozen" is_state FROZEN
 before=$(counter)
 sleep 0.2
 check "the counter stands still" equal "$(counter)" "$before"
-step "lxc-unfreeze" unfreeze
+step "lxc-unfreeze" lxc unfreeze
 check "it counts on" moves
-step "lxc-stop -k" stop -k
+step "lxc-stop -k" lxc stop -k
 check "LXC says it is stopped" is_state STOPPED
 check "none of its tasks is left" equal "$(inits)" ""
 
-title "$([ "$failed" = 0 ] && echo 'All of it is true.' || echo 'Something above is NOT true.')"
-exit "$failed"
+the_end
