@@ -129,6 +129,9 @@ Result<Plan> plan_lxc(const lxc::Config& config, const std::string& name, const 
     plan.mounts.push_back({"/dev/console", "console", "/dev/null", "", "LXC's console"});
     plan.dump_external.push_back(host.console_tty);
   }
+  // In the container's own devpts: made anew, as for LXC, which has none to give then.
+  if (!container && config.terminals.console_path != "none" && config.terminals.pty_max > 0)
+    plan.restore_external.emplace_back("mnt[console]:");
   return plan;
 }
 

@@ -285,4 +285,77 @@ INIT
   lxc_stop
 }
 
+# Devices of the host have names with the prefix $NET, and go with the case.
+net_case() { # CLEANUP-HOOK is stop_left's
+  command -v ip >/dev/null || skip "iproute2 is not installed"
+  NET=st$(($$ % 100000))l$((${ID##*-} % 100)) SUBNET=10.$((100 + $$ % 90)).$((${ID##*-} % 250))
+  trap 'status=$?; for left in $(ip -o link show | sed -n "s/^[0-9]*: \($NET[^:@]*\).*/\1/p"); do ip link del "$left"; done 2>/dev/null; (exit $status); stop_left' EXIT
+}
+answers() { # ADDRESS: the counter, over HTTP
+  /usr/bin/python3 -c 'import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+int(opener.open(f"http://{sys.argv[1]}:8080/n", timeout=5).read())' "$1" >/dev/null 2>&1
+}
+address_of() { nsenter -t "$(init_pid)" -n ip -o -4 addr show dev eth0 | grep -o "inet [0-9./]*"; }
+
+case_net_veth() {
+  net_case
+  ip link add "${NET}b" type bridge || skip "no bridge in this kernel"
+  ip addr add "$SUBNET.1/24" dev "${NET}b" && ip link set "${NET}b" up
+  make_container "busybox httpd -p 8080 -h /files; $LOOP" 'lxc.net.0.type = veth' "lxc.net.0.link = ${NET}b" 'lxc.net.0.name = eth0' \
+    'lxc.net.0.flags = up' "lxc.net.0.veth.pair = ${NET}v" "lxc.net.0.ipv4.address = $SUBNET.2/24" "lxc.net.0.ipv4.gateway = $SUBNET.1"
+  lxc_start
+  until_true "an answer" answers "$SUBNET.2"
+  for _ in 1 2; do
+    rm -rf "$CASE/images"
+    round_trip
+    until_true "an answer after the restore" answers "$SUBNET.2"
+    [[ $(nsenter -t "$(init_pid)" -n ip route) == "default via $SUBNET.1 dev eth0"* ]] || fail "the route is gone"
+  done
+  lxc_stop
+}
+
+case_net_macvlan() {
+  net_case
+  ip link add "${NET}p" type dummy || skip "no dummy device in this kernel"
+  ip link set "${NET}p" up
+  make_container "busybox httpd -p 8080 -h /files; $LOOP" 'lxc.net.0.type = macvlan' 'lxc.net.0.macvlan.mode = bridge' "lxc.net.0.link = ${NET}p" \
+    'lxc.net.0.name = eth0' 'lxc.net.0.flags = up' "lxc.net.0.ipv4.address = $SUBNET.2/24"
+  lxc_start
+  [[ $(address_of) == "inet $SUBNET.2/24" ]] || fail "no address to begin with: $(address_of)"
+  round_trip
+  [[ $(address_of) == "inet $SUBNET.2/24" ]] || fail "the address is $(address_of)"
+  [[ $(nsenter -t "$(init_pid)" -n ip -d link show eth0) == *"macvlan mode bridge"* ]] || fail "eth0 is no macvlan any more"
+  # Another macvlan of the same parent reaches the server.
+  ip link add link "${NET}p" name "${NET}m" type macvlan mode bridge && ip addr add "$SUBNET.3/24" dev "${NET}m" && ip link set "${NET}m" up
+  until_true "an answer" answers "$SUBNET.2"
+  lxc_stop
+}
+
+# Without LXC: a monitor of ours is the parent, stops the container as LXC would, and says how it ended.
+case_supervisor_is_the_monitor() {
+  trap stop_left EXIT
+  make_container "trap 'echo bye >/files/bye; exit 5' PWR; $LOOP"
+  lxc_start
+  must stasis checkpoint --runtime lxc --runtime-root "$CASE/lxc" "$ID" -D "$CASE/images" --work-dir "$CASE" -o dump.log -v4
+  until_true "LXC to see it stopped" is_state STOPPED
+  until_true "the tasks to go" _no_tasks
+  stasis restore -D "$CASE/images" --work-dir "$CASE" -o restore.log -v4 --bundle "$CASE/lxc/$ID" --as "$ID-again" --pidfile "$CASE/pid" \
+    --exec-cmd -- stasis supervise --stop-signal SIGPWR --kill-after 30 --status-file "$CASE/status" </dev/null >"$CASE/said" 2>&1 &
+  local supervisor=$! init
+  echo $supervisor >>"$CASE/pids"
+  until_true "the restore" test -s "$CASE/pid"
+  init=$(<"$CASE/pid")
+  echo "$init" >>"$CASE/pids"
+  counts_on
+  until_true "the supervisor" grep -qz supervise "/proc/$supervisor/cmdline"
+  [[ $(awk '/^PPid/ {print $2}' "/proc/$init/status") == "$supervisor" ]] || fail "the supervisor is not the parent"
+  ! grep -qv "/lxc.payload.$ID-again\$\|:/\$" "/proc/$init/cgroup" || fail "it is in $(tr '\n' ' ' <"/proc/$init/cgroup")"
+  kill -TERM "$supervisor"
+  local status=0
+  wait "$supervisor" || status=$?
+  ((status == 5)) || fail "the supervisor ended with $status: $(cat "$CASE/said")"
+  [[ $(<"$CASE/status") == 5 && $(<"$FILES/bye") == bye ]] || fail "the container was not stopped cleanly"
+}
+
 run_cases

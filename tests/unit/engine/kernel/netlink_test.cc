@@ -34,7 +34,9 @@ TEST(Netlink, EveryCutIsNoticedOrWhole) {
   const std::string raw = message.bytes(1);
   for (size_t n = 0; n < raw.size(); ++n) {
     EXPECT_FALSE(parse_message<rtmsg>(raw.substr(0, n))) << n;
-    if (n > 0) EXPECT_FALSE(split_messages(raw.substr(0, n))) << n;
+    if (n > 0) {
+      EXPECT_FALSE(split_messages(raw.substr(0, n))) << n;
+    }
   }
   const auto two = split_messages(raw + raw);
   ASSERT_TRUE(two);

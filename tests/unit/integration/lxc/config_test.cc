@@ -213,7 +213,7 @@ TEST(PlanLxc, NamespacesAndNetwork) {
       "lxc.rootfs.path = /r\nlxc.net.0.type = veth\nlxc.net.0.link = br0\nlxc.net.0.veth.pair = p\n"
       "lxc.net.1.type = phys\nlxc.net.1.link = eth5\nlxc.net.1.name = wan\n");
   EXPECT_EQ(*plan.find_namespace("network"), "new");
-  EXPECT_EQ(plan.restore_external, (std::vector<std::string>{"veth[eth0]:p@br0", "netdev[wan]:eth5"}));
+  EXPECT_EQ(plan.restore_external, (std::vector<std::string>{"veth[eth0]:p@br0", "netdev[wan]:eth5", "mnt[console]:"}));
 }
 
 TEST(PlanLxc, TheConsoleStaysOutside) {
@@ -221,6 +221,10 @@ TEST(PlanLxc, TheConsoleStaysOutside) {
   where.console_tty = "tty[8800:1a]";
   EXPECT_EQ(plan_of("lxc.rootfs.path = /r\n", where).dump_external, (std::vector<std::string>{"tty[8800:1a]"}));
   EXPECT_TRUE(plan_of("lxc.rootfs.path = /r\nlxc.console.path = none\n", where).dump_external.empty());
+  // Brought back without LXC it is a terminal of the container's devpts, if that has any.
+  EXPECT_EQ(plan_of("lxc.rootfs.path = /r\n").restore_external, (std::vector<std::string>{"mnt[console]:"}));
+  EXPECT_TRUE(plan_of("lxc.rootfs.path = /r\nlxc.pty.max = 0\n").restore_external.empty());
+  EXPECT_TRUE(plan_of("lxc.rootfs.path = /r\nlxc.console.path = none\n").restore_external.empty());
 }
 
 TEST(PlanLxc, ReachesTheEngineAndTheFile) {
@@ -232,8 +236,9 @@ TEST(PlanLxc, ReachesTheEngineAndTheFile) {
   pb::criu_opts opts;
   ASSERT_TRUE(plan_to_options(*back, PlanFor::kRestore, host(), opts));
   EXPECT_TRUE(opts.auto_ext_mnt() && opts.ext_sharing() && opts.ext_masters());
-  ASSERT_EQ(opts.external_size(), 1);
+  ASSERT_EQ(opts.external_size(), 2);
   EXPECT_EQ(opts.external(0), plan.restore_external[0]);
+  EXPECT_EQ(opts.external(1), plan.restore_external[1]);
 }
 
 TEST(PlanLxc, RefusesStorageThatIsNoDirectory) {
