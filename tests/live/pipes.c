@@ -42,6 +42,7 @@ int main(int argc, char **argv) {
   }
   close(down[0]);
   close(up[1]);
+  CHECK(write(down[1], "?", 1) == 1 && read(up[0], text, 1) == 1);  // the child has closed what it does not use
   CHECK(write(down[1], "before ", 7) == 7);
   live_ready();
   live_wait();
