@@ -431,7 +431,7 @@ def all_tests(native):
         return
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
-    yield 'live external-tty/cli', run_external_tty
+    yield 'live external_tty/cli', run_external_tty
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 
