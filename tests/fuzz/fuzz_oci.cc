@@ -11,6 +11,7 @@
 #include "integration/plan_options.h"
 #include "integration/plan_yaml.h"
 #include "integration/runtimes/oci_runtime.h"
+#include "integration/runtimes/podman.h"
 
 using namespace stasis;
 using namespace stasis::integration;
@@ -43,6 +44,8 @@ std::vector<std::string> fuzz_seeds() {
 "linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/n"}],"maskedPaths":["/proc/keys"],"cgroupsPath":"/c"}})",
       R"({"id":"a","init_process_pid":5,"init_process_start":9,"config":{"rootfs":"/r","labels":["bundle=/b"]},
 "cgroup_paths":{"memory":"/sys/fs/cgroup/memory/a"},"external_descriptors":["pipe:[1]"],"root":{"path":"r"}})",
+      R"({"pid":5,"process-start-time":9,"bundle":"/b","rootfs":"/r","cgroup-path":"/c"})",
+      R"([{"id":"0123456789ab","names":["web"],"metadata":"{}"}])",
       "plan: 1\ncontainer: {id: a, runtime: runc, pid: 4}\nroot: /r\ncgroups:\n  mode: soft\n  roots: [/n, "
       "\"memory:/m\"]\n"
       "namespaces:\n  network: empty\nmounts:\n- {container: /a, name: b, source: /c}\nstdio: [\"pipe:[1]\"]\n",
@@ -52,6 +55,8 @@ std::vector<std::string> fuzz_seeds() {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const HostInfo host = some_host();
+  for (const auto& runtime : runtimes::oci_runtimes()) (void)runtimes::parse_record(runtime, text, "record");
+  (void)runtimes::parse_storage(text, "containers.json");
   const auto container = runtimes::parse_record(runtimes::oci_runtimes()[0], text, "state.json");
   if (auto spec = oci::parse_spec(text, "config.json")) {
     auto plan = plan_oci(*spec, "/bundle", container ? &*container : nullptr, host);
