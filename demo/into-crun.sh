@@ -24,15 +24,6 @@ clean_up() {
 }
 
 counter() { cat "$count" 2>/dev/null || echo 0; }
-counter_moves() { # it grows within ten seconds
-  local from
-  from=$(counter)
-  for _ in $(seq 200); do
-    [ "$(counter)" -gt "$from" ] 2>/dev/null && return 0
-    sleep 0.05
-  done
-  return 1
-}
 quiet() { "$@" </dev/null >/dev/null 2>"$work/stderr" || { cat "$work/stderr"; return 1; }; }
 start_runc() { runc --log "$work/runc.log" run -d -b "$bundle" "$id" </dev/null >/dev/null 2>&1; }
 crun_state() { crun state "$id-crun" 2>/dev/null | sed -n "s/^ *\"$1\": *\"\\{0,1\\}\\([a-z0-9]*\\).*/\\1/p"; }

@@ -56,6 +56,15 @@ step() { # step TEXT COMMAND...: with its duration; ends the demo when it fails
   die "$text (exit status $rc)"
 }
 
+counter_moves() { # what the script's `counter` prints grows within ten seconds
+  local from
+  from=$(counter)
+  for _ in $(seq 200); do
+    [ "$(counter)" -gt "$from" ] 2>/dev/null && return 0
+    sleep 0.05
+  done
+  return 1
+}
 the_end() {
   title "$([ "$failed" = 0 ] && echo 'All of it is true.' || echo 'Something above is NOT true.')"
   exit "$failed"

@@ -40,15 +40,6 @@ clean_up() {
   done
 }
 counter() { tail -n 1 "$count" 2>/dev/null || echo 0; }
-counter_moves() { # it grows within ten seconds
-  local from
-  from=$(counter)
-  for _ in $(seq 200); do
-    [ "$(counter)" -gt "$from" ] 2>/dev/null && return 0
-    sleep 0.05
-  done
-  return 1
-}
 # 1, 2, 3, ...: nothing lost, nothing done twice. The last line may be half written.
 counter_whole() { head -n -1 "$count" | awk '$1 != NR { exit 1 } END { exit NR < 2 }'; }
 

@@ -249,12 +249,15 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
 Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
-  const Fd lock = TRY(lock_checkpoint(proc, options.pid));
+  const auto lock = lock_checkpoint(proc, options.pid);
+  // Whose task may not be looked into may not be checkpointed either; what follows says why.
+  if (!lock && lock.error().sys_errno() != EACCES && lock.error().sys_errno() != EPERM) return fail(lock.error());
   if (auto obstacles = TRY(find_obstacles(options)); !obstacles.empty()) {
     Error first = std::move(obstacles.front());
     first.also().assign(std::make_move_iterator(obstacles.begin() + 1), std::make_move_iterator(obstacles.end()));
     return fail(std::move(first));
   }
+  if (!lock) return fail(lock.error());
   auto images = TRY(image::Writer::create(options.images_dir.get(), options.replace_images));
   log::info("dump: freezing the tree of pid ", options.pid);
   TRY(notifier.notify("pre-dump"));

@@ -175,7 +175,8 @@ Result<void> check_not_around_us(pid_t root) {
 }  // namespace
 
 Result<std::vector<Error>> find_obstacles(const Options& options) {
-  TRY(check_not_around_us(options.pid));
+  // Around a client's engine there is the service, which is not the client's: that is said by name.
+  if (!options.client) TRY(check_not_around_us(options.pid));
   auto obstacles = TRY(look_once(options));
   // Running tasks rename files and open and close them under our eyes: what is only there for
   // a moment is no obstacle. After the freeze everything is looked at again anyway.

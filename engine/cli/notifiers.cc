@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
+#include "engine/base/spawn.h"
 #include "engine/base/strings.h"
 #include "engine/kernel/syscalls.h"
 
@@ -36,29 +36,17 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 Result<int> run(const std::string& path, std::vector<std::string> env, int log_fd) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  SpawnSetup setup;
+  posix_spawn_file_actions_addopen(&setup.actions, 0, "/dev/null", O_RDONLY, 0);
   if (log_fd >= 0) {
-    posix_spawn_file_actions_adddup2(&actions, log_fd, 1);
-    posix_spawn_file_actions_adddup2(&actions, log_fd, 2);
+    posix_spawn_file_actions_adddup2(&setup.actions, log_fd, 1);
+    posix_spawn_file_actions_adddup2(&setup.actions, log_fd, 2);
   }
-  posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none, normal;
-  sigemptyset(&none);
-  sigemptyset(&normal);
-  sigaddset(&normal, SIGPIPE);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &normal);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  posix_spawn_file_actions_addclosefrom_np(&setup.actions, 3);
   std::vector<std::string> words = {path};
   pid_t child = -1;
-  const int err =
-      posix_spawn(&child, path.c_str(), &actions, &attributes, pointers(words).data(), pointers(env).data());
-  posix_spawn_file_actions_destroy(&actions);
-  posix_spawnattr_destroy(&attributes);
+  const int err = posix_spawn(&child, path.c_str(), &setup.actions, &setup.attributes, pointers(words).data(),
+                              pointers(env).data());
   if (err != 0) {
     errno = err;
     return fail_sys(Code::kHookFailed, "execute the action script", path);

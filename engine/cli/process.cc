@@ -36,7 +36,11 @@ int wait_for_worker(pid_t child, const sigset_t& watched) {
     int status = 0;
     const pid_t pid = waitpid(child, &status, WNOHANG);
     if (pid < 0) return 1;
-    if (pid == child) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (pid == child && WIFEXITED(status)) return WEXITSTATUS(status);
+    if (pid == child) {
+      log::error("the worker ", child, " died of signal ", WTERMSIG(status));
+      return 128 + WTERMSIG(status);
+    }
     const int signal = sigwaitinfo(&watched, nullptr);
     if (signal > 0 && signal != SIGCHLD) kill(child, signal);
   }

@@ -3,12 +3,10 @@
 """The swrk protocol as clients speak it, with Debian's own message descriptors; and criu's command line where
 the two must agree (--exec-cmd). Lines as in tests/live/run.py."""
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, '..', 'support'), os.path.join(HERE, '..', 'live')]
@@ -343,30 +341,5 @@ CASES = [version, version_ignores_opts, feature_check_always_has_features, check
          log_file_may_not_be_a_path, bad_descriptors_and_pids, exec_cmd, waiting_restore_returns_the_status, lxc_environment]
 
 
-def main():
-    names = [(f'rpc {case.__name__}', case) for case in CASES]
-    if os.environ.get('STASIS_TEST_LIST'):
-        print('\n'.join(name for name, _ in names))
-        return 0
-    live.libc.prctl(live.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    bad = 0
-    for name, case in names:
-        if os.environ.get('STASIS_TEST_FILTER', '') not in name:
-            continue
-        directory = tempfile.mkdtemp(prefix='stasis-rpc-')
-        os.chmod(directory, 0o755)
-        try:
-            case(directory)
-            print(f'ok {name}', flush=True)
-        except live.Skipped as why:
-            print(f'skip {name}: {why}', flush=True)
-        except Exception as why:  # one broken test must not hide the others
-            bad = 1
-            print(f'FAIL {name}: {" ".join(str(why).split())}', flush=True)
-        shutil.rmtree(directory, ignore_errors=True)
-    return bad
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(live.run_cases('rpc', CASES))

@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, '..', 'support'), os.path.join(HERE, '..', 'live')]
@@ -225,7 +224,7 @@ def two_clients_of_one_tree(directory):
             start(first, rpc.DUMP, fd, pid=subject.program.pid, notify_scripts=True)
             while receive(first).notify.script != 'post-dump':  # frozen from here on
                 ack(first)
-            refused(ask(service, rpc.DUMP, other, pid=subject.program.pid), 'STASIS-E-TRACED')
+            refused(ask(service, rpc.DUMP, other, pid=subject.program.pid), 'STASIS-E-BUSY')
             check(not os.path.exists(other + '/inventory.img'), 'the second dump left an inventory')
             ack(first)
             check(to_the_end(first)[0].success, 'the first dump failed')
@@ -510,30 +509,5 @@ CASES = [questions_of_many, dump_and_restore, two_clients_of_one_tree, a_dead_wo
          user_writes_only_where_he_may, user_may_not_ask_for, user_may_not_restore_other_credentials, confined_clients, connections_of_a_user_are_limited]
 
 
-def main():
-    names = [(f'service {case.__name__}', case) for case in CASES]
-    if os.environ.get('STASIS_TEST_LIST'):
-        print('\n'.join(name for name, _ in names))
-        return 0
-    live.libc.prctl(live.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    bad = 0
-    for name, case in names:
-        if os.environ.get('STASIS_TEST_FILTER', '') not in name:
-            continue
-        directory = tempfile.mkdtemp(prefix='stasis-service-')
-        os.chmod(directory, 0o755)
-        try:
-            case(directory)
-            print(f'ok {name}', flush=True)
-        except live.Skipped as why:
-            print(f'skip {name}: {why}', flush=True)
-        except Exception as why:  # one broken test must not hide the others
-            bad = 1
-            print(f'FAIL {name}: {type(why).__name__} {" ".join(str(why).split())}', flush=True)
-        shutil.rmtree(directory, ignore_errors=True)
-    return bad
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(live.run_cases('service', CASES))

@@ -436,6 +436,41 @@ def all_tests(native):
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 
 
+def run_selected(topic, selected, keep=False):
+    """(name, function of a directory) each; the exit status."""
+    bad = 0
+    top = tempfile.mkdtemp(prefix=f'stasis-{topic}-')
+    os.chmod(top, 0o755)
+    for number, (name, run) in enumerate(selected):
+        directory = os.path.join(top, str(number))
+        os.mkdir(directory)
+        try:
+            run(directory)
+            print(f'ok {name}', flush=True)
+        except Skipped as why:
+            print(f'skip {name}: {why}', flush=True)
+        except Exception as why:  # one broken test must not hide the others
+            bad += 1
+            print(f'FAIL {name}: {type(why).__name__} {" ".join(str(why).split())}' + (f' [{directory}]' if keep else ''), flush=True)
+            if keep:
+                continue
+        shutil.rmtree(directory, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(top, ignore_errors=True)
+    return 1 if bad else 0
+
+
+def run_cases(topic, cases):
+    """For the scripts of tests/integration: STASIS_TEST_LIST and STASIS_TEST_FILTER as in lib.sh."""
+    selected = [(f'{topic} {case.__name__}', case) for case in cases]
+    if os.environ.get('STASIS_TEST_LIST'):
+        print('\n'.join(name for name, _ in selected))
+        return 0
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # so that `finally` cleans up
+    return run_selected(topic, [each for each in selected if os.environ.get('STASIS_TEST_FILTER', '') in each[0]])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--filter', default='', help='only tests whose name contains this')
@@ -453,26 +488,7 @@ def main():
     if not arguments.native and not os.path.exists(ENGINE):
         print(f'FAIL live: {ENGINE} is not built')
         return 1
-    bad = 0
-    top = tempfile.mkdtemp(prefix='stasis-live-')
-    os.chmod(top, 0o755)
-    for number, (name, run) in enumerate(selected):
-        directory = os.path.join(top, str(number))
-        os.mkdir(directory)
-        try:
-            run(directory)
-            print(f'ok {name}', flush=True)
-        except Skipped as why:
-            print(f'skip {name}: {why}', flush=True)
-        except Exception as why:  # one broken test must not hide the others
-            bad += 1
-            print(f'FAIL {name}: {" ".join(str(why).split())}' + (f' [{directory}]' if arguments.keep else ''), flush=True)
-            if arguments.keep:
-                continue
-        shutil.rmtree(directory, ignore_errors=True)
-    if not arguments.keep:
-        shutil.rmtree(top, ignore_errors=True)
-    return 1 if bad else 0
+    return run_selected('live', selected, arguments.keep)
 
 
 if __name__ == '__main__':
