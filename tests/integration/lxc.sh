@@ -95,6 +95,18 @@ $ID" ]] || fail "lxc-attach sees another container: $(said attach)"
   [[ -z $(mounts_left) ]] || fail "mounts left: $(mounts_left | tr '\n' ' ')"
 }
 
+# Told to stop, as by lxc-stop, it stops by itself.
+case_clean_stop() {
+  trap stop_left EXIT
+  make_container "trap 'echo bye >/files/bye; exit 0' PWR; $LOOP"
+  lxc_start
+  round_trip
+  lxc stop -t 30 || fail "$(said stop)"
+  is_state STOPPED || fail "LXC says $(state)"
+  [[ $(cat "$FILES/bye" 2>/dev/null) == bye ]] || fail "it was killed instead"
+  until_true "the keeper of terminals to go" _no_keeper
+}
+
 case_leave_running() {
   trap stop_left EXIT
   make_container "$LOOP"
