@@ -83,7 +83,9 @@ Result<void> read_links(Netlink& route, NetState& state, std::vector<Error>& obs
     device.set_ifindex(static_cast<uint32_t>(link->head.ifi_index));
     device.set_flags(link->head.ifi_flags);
     device.set_mtu(attribute<uint32_t>(link->attributes, IFLA_MTU).value_or(0));
-    if (const auto mac = link->attributes.find(IFLA_ADDRESS); mac != link->attributes.end())
+    // The loopback device has a MAC of zeros, which no kernel lets anybody set: CRIU would try.
+    const bool loopback = link->head.ifi_type == ARPHRD_LOOPBACK;
+    if (const auto mac = link->attributes.find(IFLA_ADDRESS); mac != link->attributes.end() && !loopback)
       device.set_address(std::string(mac->second));
     std::string why = describe(*link, device);
     if (why.empty() && link->attributes.contains(IFLA_MASTER))

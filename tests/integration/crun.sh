@@ -120,8 +120,8 @@ case_policies() {
   echo 'mount: []' >"$CASE/bad.yaml"
   must_fail BAD-DESCRIPTION stasis restore -D "$CASE/images" --bundle "$BUNDLE" --config "$CASE/bad.yaml" --detach
   grep -q 'line 1' "$CASE/said" || fail "no line in: $(<"$CASE/said")"
-  echo 'engine: /usr/sbin/criu' >"$CASE/other.yaml"
-  must_fail UNSUPPORTED stasis restore -D "$CASE/images" --bundle "$BUNDLE" --config "$CASE/other.yaml" --detach
+  echo 'engine: /bin/false' >"$CASE/other.yaml"
+  must_fail ENGINE-FAILED stasis restore -D "$CASE/images" --bundle "$BUNDLE" --config "$CASE/other.yaml" --detach
 }
 
 case_record_of_a_dead_container() {

@@ -134,9 +134,12 @@ class Program:
 class Cli:
     name = 'cli'
 
+    def __init__(self, dumps=ENGINE, restores=ENGINE):
+        self.dumps, self.restores = dumps, restores
+
     @staticmethod
-    def run(arguments, images, log):
-        done = subprocess.run([ENGINE, *arguments, '-D', images, '-o', log, '-v4'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    def run(arguments, images, log, engine=ENGINE):
+        done = subprocess.run([engine, *arguments, '-D', images, '-o', log, '-v4'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=HANG * 2)
         return done, f'{(done.stderr or done.stdout).strip()[-300:]} {tail(os.path.join(images, log))}'
 
@@ -146,7 +149,7 @@ class Cli:
             arguments += ['--empty-ns', 'net']
         if options.get('leave running'):
             arguments.append('--leave-running')
-        done, why = self.run(arguments, images, 'dump.log')
+        done, why = self.run(arguments, images, 'dump.log', self.dumps)
         check(done.returncode == 0, f'dump: status {done.returncode}: {why}')
 
     def restore(self, program, images, options):
@@ -156,7 +159,7 @@ class Cli:
         arguments = ['restore', '-d', '--pidfile', pidfile] + options.get('cli restore', [])
         if program.flavour == 'ns':
             arguments += ['--empty-ns', 'net', '--root', program.root]
-        done, why = self.run(arguments, images, 'restore.log')
+        done, why = self.run(arguments, images, 'restore.log', self.restores)
         check(done.returncode == 0, f'restore: status {done.returncode}: {why}')
         return int(tasks.read(pidfile))
 
@@ -230,6 +233,19 @@ def run_program(directory, name, flavour, door, times, options):
         program.finish()
     finally:
         program.clean()
+
+
+def run_interchange(directory, name, flavour, peer, direction):
+    """One engine's images restored by the other; only what the peer can do with its own images."""
+    options = {'cli dump': ['--shell-job'], 'cli restore': ['--shell-job']}
+    for part in ('alone', 'both'):
+        os.mkdir(os.path.join(directory, part))
+    try:
+        run_program(os.path.join(directory, 'alone'), name, flavour, Cli(peer, peer), 1, options)
+    except Failed as why:
+        raise Skipped(f'{peer} cannot by itself: {" ".join(str(why).split())[:200]}') from why
+    door = Cli(peer, ENGINE) if direction == 'from-peer' else Cli(ENGINE, peer)
+    run_program(os.path.join(directory, 'both'), name, flavour, door, 1, options)
 
 
 def run_native(directory, name, flavour):
@@ -413,10 +429,15 @@ def programs():
     return [name for name in found if name not in SPECIAL]
 
 
-def all_tests(native):
+def all_tests(native, peer):
     for name in programs():
         for flavour in ('host', 'ns'):
             if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour == 'ns' and name in NOT_IN_NAMESPACES):
+                continue
+            if peer:
+                for direction in ('from-peer', 'to-peer'):
+                    yield (f'interchange {name}/{flavour}/{direction}',
+                           lambda d, n=name, f=flavour, way=direction: run_interchange(d, n, f, peer, way))
                 continue
             if native:
                 yield f'live {name}/{flavour}/native', lambda d, n=name, f=flavour: run_native(d, n, f)
@@ -427,7 +448,7 @@ def all_tests(native):
                            lambda d, n=name, f=flavour, o=door, t=times: run_program(d, n, f, o, t, {}))
             yield (f'live {name}/{flavour}/leave-running',
                    lambda d, n=name, f=flavour: run_program(d, n, f, Cli(), 1, {'leave running': True}))
-    if native:
+    if native or peer:
         return
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
@@ -475,10 +496,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--filter', default='', help='only tests whose name contains this')
     parser.add_argument('--native', action='store_true', help='do not checkpoint: the programs must pass by themselves')
+    parser.add_argument('--peer', help='another engine: each restores what the other has dumped')
     parser.add_argument('--list', action='store_true')
     parser.add_argument('--keep', action='store_true', help='keep the directory of a failed test')
     arguments = parser.parse_args()
-    selected = [(name, run) for name, run in all_tests(arguments.native) if arguments.filter in name]
+    selected = [(name, run) for name, run in all_tests(arguments.native, arguments.peer) if arguments.filter in name]
     if arguments.list:
         print('\n'.join(name for name, _ in selected))
         return 0

@@ -48,8 +48,14 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /vm/tmp
 mount --bind /tmp /vm/tmp
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-case $STASIS_BUILD in /tmp/*) mkdir -p "$STASIS_BUILD"; mount --bind "/vm$STASIS_BUILD" "$STASIS_BUILD" ;; esac
+for directory in "$STASIS_SOURCE" "$STASIS_BUILD"; do
+  case $directory in /tmp/*) mkdir -p "$directory" && mount --bind "/vm$directory" "$directory" ;; esac
+done
 mount -t tmpfs -o mode=755 tmpfs /run
+# All modules of the kernel, for what it loads by itself on demand (socket diagnosis, nftables, veth, fuse).
+case $STASIS_VM_CACHE in /tmp/*) cache=/vm$STASIS_VM_CACHE ;; *) cache=$STASIS_VM_CACHE ;; esac
+mkdir -p "/lib/modules/$(uname -r)"
+mount --bind "$cache/tree/lib/modules/$(uname -r)" "/lib/modules/$(uname -r)"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo '+cpu +memory +pids +io +cpuset' >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null
 ip link set lo up 2>/dev/null || busybox ip link set lo up
@@ -86,7 +92,11 @@ for module in /modules/*; do /bin/busybox insmod "$module" || echo "vm: cannot l
 exec /bin/busybox switch_root -c /dev/ttyS0 /new /bin/sh /vm/inside
 INIT
 chmod 755 "$root/init" "$root/inside"
-printf 'export STASIS_SOURCE=%q STASIS_BUILD=%q STASIS_IN_VM=1\n' "$STASIS_SOURCE" "$STASIS_BUILD" >"$root/environment"
+{
+  printf 'export STASIS_SOURCE=%q STASIS_BUILD=%q STASIS_VM_CACHE=%q STASIS_IN_VM=1\n' "$STASIS_SOURCE" "$STASIS_BUILD" "$CACHE"
+  printf 'export STASIS_TEST_HANG=%q\n' "${STASIS_TEST_HANG:-300}"
+  printf 'export STASIS_TEST_FILTER=%q\n' "${STASIS_TEST_FILTER:-}"
+} >"$root/environment"
 : >"$root/command"
 if (($#)); then printf '%q ' "$@" >"$root/command"; fi
 (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/initrd"
