@@ -95,4 +95,30 @@ case_neighbours_are_left_alone() {
   [[ $(everybody_elses) == "$before" ]] || fail "others' control groups changed: $(diff <(echo "$before") <(everybody_elses) | head -n 3)"
 }
 
+# A host whose only hierarchy is v2, played in a mount namespace: without controllers there are still places and limits.
+case_pure_v2() {
+  mkdir -p "$CASE/images" "$CASE/work" "$CASE/host"
+  unshare -m bash -c '
+    umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 3
+    mkdir -p "/sys/fs/cgroup/$1/inner" && echo 77 >"/sys/fs/cgroup/$1/inner/cgroup.max.descendants" || exit 3
+    setsid "$STASIS_BUILD/live/umask" "$2/ready" "$2/go" "$2/result" </dev/null >/dev/null 2>&1 &
+    pid=$!
+    echo $pid >>"$2/pids"
+    echo $pid >"/sys/fs/cgroup/$1/inner/cgroup.procs"
+    while [[ ! -e $2/ready ]]; do sleep 0.02; done
+    for child in $(pgrep -P $pid); do echo $child >>"$2/pids"; echo $child >"/sys/fs/cgroup/$1/inner/cgroup.procs"; done
+    stasis checkpoint --pid $pid -D "$2/images" --work-dir "$2/work" -o dump.log -v4 || exit 4
+    wait $pid
+    for each in $(<"$2/pids"); do while [[ -d /proc/$each ]]; do sleep 0.02; done; done
+    rmdir "/sys/fs/cgroup/$1/inner" "/sys/fs/cgroup/$1"
+    stasis restore -D "$2/images" --work-dir "$2/work" -o restore.log -v4 --cgroup-root "/$1-new" --detach --pidfile "$2/pid" || exit 5
+    grep -h "^0::" "/proc/$(<"$2/pid")/cgroup" >"$2/place"
+    cat "/sys/fs/cgroup$(sed s/^0::// "$2/place")/cgroup.max.descendants" >"$2/limit"
+  ' bash "$ID" "$CASE" </dev/null >"$CASE/said" 2>&1 || { (($? != 3)) || { echo "skip: no cgroup v2 here"; return 0; }; fail "$(tail -n 3 "$CASE/said" | tr '\n' ' ') $(explain)"; }
+  [[ $(<"$CASE/place") == "0::/$ID-new"* ]] || fail "it is in $(<"$CASE/place")"
+  [[ $(<"$CASE/limit") == 77 ]] || fail "the limit is $(<"$CASE/limit")"
+  kill -KILL "$(<"$CASE/pid")"
+  until_true "the tasks to go" _no_tasks
+}
+
 run_cases
