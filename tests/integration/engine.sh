@@ -192,7 +192,7 @@ case_stock_dumps_we_restore() {
   dump_with --engine /usr/sbin/criu
   restore_with
 }
-case_we_dump_stock_restores() {
+case_stock_restores_what_we_dump() {
   stock || return 0
   host_counter
   dump_with
@@ -204,6 +204,40 @@ case_stock_container() {
   take "$ID" --engine /usr/sbin/criu
   bring --bundle "$BUNDLE" --engine /usr/sbin/criu
   counts_on
+}
+case_stock_dumps_a_container_we_restore() {
+  stock || return 0
+  prepared --tmpfs /scratch "echo kept >/scratch/file; $COUNTER"
+  take "$ID" --engine /usr/sbin/criu
+  bring --bundle "$BUNDLE"
+  counts_on
+  [[ $(<"/proc/$PID/root/scratch/file") == kept ]] || fail "the tmpfs is not filled"
+}
+case_stock_restores_our_container() {
+  stock || return 0
+  prepared --tmpfs /scratch "echo kept >/scratch/file; $COUNTER"
+  take "$ID"
+  bring --bundle "$BUNDLE" --engine /usr/sbin/criu
+  counts_on
+  [[ $(<"/proc/$PID/root/scratch/file") == kept ]] || fail "the tmpfs is not filled"
+}
+# runc itself, with one engine behind the checkpoint and the other behind the restore.
+case_stock_and_ours_behind_runc() {
+  stock || return 0
+  prepared --tmpfs /scratch "echo kept >/scratch/file; $COUNTER"
+  local ours=$PATH theirs
+  theirs=${PATH//"$STASIS_BUILD/libexec/stasis:"/}
+  for _ in 1 2; do
+    rm -rf "$CASE/images"
+    PATH=$theirs checkpoint
+    PATH=$ours restore
+    counts_on
+    rm -rf "$CASE/images"
+    PATH=$ours checkpoint
+    PATH=$theirs restore
+    counts_on
+  done
+  [[ $(<"/proc/$(pid_of)/root/scratch/file") == kept ]] || fail "the tmpfs is not filled"
 }
 
 run_cases

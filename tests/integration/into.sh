@@ -102,7 +102,7 @@ case_with_cgroup_namespace() {
 _pids() { # of the container's tasks, as they see them, with parent, session and name
   local pid
   for pid in $(cat "/sys/fs/cgroup/pids/$ID/cgroup.procs" "/sys/fs/cgroup/$ID/cgroup.procs" 2>/dev/null); do
-    [[ $(<"/proc/$pid/comm") == sleep ]] || echo "$(awk '/^NS/ {print $NF}' "/proc/$pid/status" | tr '\n' ' ') $(<"/proc/$pid/comm")"
+    [[ $(<"/proc/$pid/comm") =~ ^(sleep|mv)$ ]] || echo "$(awk '/^NS/ {print $NF}' "/proc/$pid/status" | tr '\n' ' ') $(<"/proc/$pid/comm")"
   done 2>/dev/null | sort
 }
 case_process_tree() {

@@ -62,6 +62,10 @@ round_trip() {
   lxc_restore
   counts_on "$before"
 }
+# LXC 5.0.2 finds no freezer for a container that it has restored where all cgroups are v2, and then
+# calls no engine: what it has restored once it cannot checkpoint again.
+only_v2() { [[ -e /sys/fs/cgroup/cgroup.controllers ]]; }
+rounds() { only_v2 && echo 1 || seq "$1"; }
 lxc_stop() {
   lxc stop -k || fail "$(said stop)"
   until_true "the container to stop" is_state STOPPED
@@ -126,6 +130,7 @@ case_leave_running() {
 
 case_ten_times() {
   trap stop_left EXIT
+  ! only_v2 || skip "LXC cannot checkpoint again what it has restored where all cgroups are v2: it finds no freezer"
   make_container "$LOOP"
   lxc_start
   for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -148,9 +153,11 @@ case_terminals() {
     fail "nobody reads what is written to terminal 2"
   inside 'echo hello >/dev/console && echo hello >/dev/tty4' >/dev/null ||
     fail "a terminal is dead: $(said attach); their keepers: $(pgrep -x stasis-ttys | tr '\n' ' ')"
-  rm -rf "$CASE/images"
-  round_trip
-  _size_of_tty2 || fail "terminal 2 has lost its size the second time"
+  if ! only_v2; then
+    rm -rf "$CASE/images"
+    round_trip
+    _size_of_tty2 || fail "terminal 2 has lost its size the second time"
+  fi
   lxc_stop
 }
 _size_of_tty2() { [[ $(inside 'stty size </dev/tty2') == "33 44" ]]; }
@@ -163,7 +170,7 @@ case_console_of_the_host() {
   sed -i "s/i=\$((i+1));/& echo line \$i;/" "$CASE/lxc/$ID/rootfs/sbin/init"
   lxc_start
   local init monitor
-  for _ in 1 2 3; do
+  for _ in $(rounds 3); do
     rm -rf "$CASE/images"
     round_trip
     init=$(init_pid)
@@ -207,7 +214,7 @@ case_another_cgroup() {
   until_true "the old cgroups to go" _no_cgroups
   local dir pid checked=0
   for dir in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    [[ ! -f $dir/cgroup.procs ]] || mkdir "$dir/lxc.payload.$ID"
+    [[ $dir != /sys/fs/cgroup ]] && only_v2 || [[ ! -f $dir/cgroup.procs ]] || mkdir "$dir/lxc.payload.$ID"
   done
   lxc_restore
   counts_on
@@ -286,7 +293,7 @@ INIT
   count() { cut -d' ' -f1 "$FILES/n"; }
   lxc_start
   until_true "the child" test -s "$FILES/child"
-  for _ in 1 2; do
+  for _ in $(rounds 2); do
     rm -rf "$CASE/images" "$FILES/usr1"
     round_trip
     [[ $(cut -d' ' -f2 "$FILES/n") == 2 ]] || fail "the shell has lost its words"
