@@ -304,6 +304,20 @@ Result<void> Ground::restore_freezer() {
   return {};
 }
 
+Result<std::vector<std::pair<Fd, const PlannedDir*>>> Ground::wanting_programs() const {
+  std::vector<std::pair<Fd, const PlannedDir*>> out;
+  for (const PlannedDir& dir : plan_.dirs) {
+    if (dir.device_programs.empty() || !wants_properties(dir)) continue;
+    const std::string name = label(*hierarchies_, dir.hierarchy, dir.path);
+    if (!is_created(dir.hierarchy, dir.path)) {
+      log::debug(name, " was there before, its device programs are its maker's");
+      continue;
+    }
+    out.emplace_back(TRY_CTX(open_dir(hierarchies_->root_fd(dir.hierarchy), dir.path), name), &dir);
+  }
+  return out;
+}
+
 void Ground::thaw() {
   for (const size_t i : std::exchange(frozen_, {})) {
     const auto done = write_freezer(plan_.dirs[i], false);

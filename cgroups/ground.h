@@ -43,7 +43,9 @@ class Ground {
   Result<void> settle();
   // Last, just before the tasks are let go: freezes what was frozen when dumped. Calls settle().
   Result<void> restore_freezer();
-  // Undoes it, for when something fails after it: tasks in a frozen v1 cgroup do not even die.
+  // What was made here and is to have device programs, opened. Attaching takes bpf(2), which is not this room's.
+  Result<std::vector<std::pair<Fd, const PlannedDir*>>> wanting_programs() const;
+  // Undoes restore_freezer(), for when something fails after it: tasks in a frozen v1 cgroup do not even die.
   void thaw();
   // The directories stay.
   void commit() { committed_ = true; }

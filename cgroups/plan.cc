@@ -214,6 +214,8 @@ class Planner {
       PlannedDir& dir = dirs_[{index, target}];
       if (!dir.perms) dir.perms = perms_of(entry->has_dir_perms(), entry->dir_perms());
       TRY(add_properties(dir, host, *entry));
+      const auto programs = input_.device_programs.find(path);
+      if (host.unified && programs != input_.device_programs.end()) dir.device_programs = programs->second;
     }
     return {};
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -30,8 +31,9 @@ struct PlannedDir {
   size_t hierarchy = 0;  // index into the host's hierarchies
   std::string path;
   std::optional<Perms> perms;
-  std::vector<PlannedProperty> properties;  // in the order they have to be written
-  bool frozen = false;                      // for Ground::restore_freezer()
+  std::vector<PlannedProperty> properties;   // in the order they have to be written
+  bool frozen = false;                       // for Ground::restore_freezer()
+  std::vector<std::string> device_programs;  // for Ground::wanting_programs()
 };
 
 struct Placement {
@@ -58,7 +60,8 @@ struct PlanInput {
   std::vector<CgroupRoot> roots;
   CgroupMode mode = CgroupMode::kIgnore;
   std::span<const Hierarchy> hierarchies;
-  Membership own;                 // the engine's cgroups
+  Membership own;                                                   // the engine's cgroups
+  std::map<std::string, std::vector<std::string>> device_programs;  // by path in the unified hierarchy, as dumped
   bool stay_with_engine = false;  // unified hierarchy, no root given: the engine is where the tasks belong
 };
 

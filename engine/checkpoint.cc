@@ -11,6 +11,7 @@
 #include "engine/base/io.h"
 #include "engine/checkpoint_lock.h"
 #include "engine/client_check.h"
+#include "engine/device_filters.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/image/stats.h"
@@ -95,6 +96,7 @@ Result<std::map<pid_t, uint32_t>> dump_cgroups(Dump& d) {
   how.frozen = d.tree.was_frozen();
   auto dumped = TRY(cgroups::dump(hierarchies, how, members));
   TRY(d.images.put(Kind::kCgroup, "cgroup.img", dumped.entry));
+  TRY(dump_device_filters(hierarchies, dumped.entry, d.images));
   return std::move(dumped.set_of);
 }
 

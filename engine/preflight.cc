@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "engine/client_check.h"
+#include "engine/device_filters.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/kernel/syscalls.h"
@@ -145,6 +146,8 @@ Result<std::vector<Error>> look_once(const Options& options) {
   env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : processes) env.pids.insert(p.pid);
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
+  if (options.cgroup_mode != CgroupMode::kIgnore)
+    find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))

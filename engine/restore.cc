@@ -18,6 +18,7 @@
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
 #include "engine/client_check.h"
+#include "engine/device_filters.h"
 #include "engine/engine.h"
 #include "engine/into.h"
 #include "engine/janitor.h"
@@ -138,6 +139,7 @@ Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Option
   input.mode = options.cgroup_mode;
   input.hierarchies = host.list();
   input.own = TRY(cgroups::read_own_membership());
+  input.device_programs = TRY(load_device_filters(s.images->manifest()));
   {
     // runc puts the engine into the container's new cgroup, crun and LXC do not.
     const auto client = cgroups::read_membership(::getppid());
@@ -438,6 +440,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     log::warning("the client gives no other end for ", masters.size(),
                  " terminals of the container: they live, and what is written to them is dropped, ignoring");
   }
+  if (ground) TRY(restore_device_filters(*ground));
   if (ground) TRY(ground->restore_freezer());
   if (ground) ground->commit();
   if (network) network->commit();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/tasks/snapshot.h"
 
+#include <fcntl.h>
+
 #include <set>
 
 #include "engine/memory/vma.h"
@@ -108,6 +110,34 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
   return {};
 }
 
+// CRIU has one file for all mappings of an inode, and says with each of them how it has to be open: that becomes a
+// file of its own, as in our images. Every id was checked.
+Result<void> open_as_mapped(Snapshot& s) {
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> made;
+  for (auto& task : s.tasks) {
+    for (auto& vma : *task.mm.mutable_vmas()) {
+      if (!memory::is_file_backed(vma) || !vma.has_fdflags()) continue;
+      const auto id = static_cast<uint32_t>(vma.shmid());
+      const uint32_t access = vma.fdflags() & O_ACCMODE, given = s.files.at(id).reg().flags();
+      if (access == O_ACCMODE) return corrupt(img("mm", task.node.pid()), cat("flags of mapping ", hex(vma.start())));
+      if ((given & O_ACCMODE) == access && !(given & O_PATH)) continue;
+      const auto [at, fresh] = made.try_emplace({id, access});
+      if (fresh) {
+        at->second = s.files.rbegin()->first + 1;
+        if (at->second == 0) return corrupt("files.img", cat("file ", s.files.rbegin()->first));
+        pb::file_entry file = s.files.at(id);
+        file.set_id(at->second);
+        file.mutable_reg()->set_id(at->second);
+        file.mutable_reg()->set_flags(access);
+        file.mutable_reg()->set_pos(0);
+        s.files[at->second] = std::move(file);
+      }
+      vma.set_shmid(at->second);
+    }
+  }
+  return {};
+}
+
 Result<void> check_threads(const Snapshot& s) {
   std::set<uint32_t> ids;
   for (const auto& task : s.tasks) {
@@ -180,6 +210,7 @@ Result<Snapshot> load(const image::Reader& images) {
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
   }
+  TRY(open_as_mapped(s));
   TRY(check_threads(s));
   if (s.namespaces & CLONE_NEWNS)
     s.mounts = TRY(images.read_all<pb::mnt_entry>(Kind::kMnts, img("mountpoints", s.tasks.front().ids.mnt_ns_id())));

@@ -65,4 +65,56 @@ case_moved_directory_still_restores() {
   counts_on
 }
 
+# CRIU has one file for all that is open of an inode or maps it, and tells the mode of a mapping beside the mapping.
+case_mappings_with_open_flags_of_their_own() {
+  mkdir -p "$FILES" "$CASE/images"
+  printf '%15d\n' 0 >"$FILES/n"
+  setsid /usr/bin/python3 -c 'import ctypes, os, sys, time
+os.closerange(3, 4096)
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+fd = os.open(sys.argv[2], os.O_RDWR)
+area = libc.mmap(None, 4096, 3, 1, fd, 0)
+os.close(fd)
+n = 0
+while True:
+    n += 1
+    ctypes.memmove(area, b"%15d" % n, 15)
+    time.sleep(0.02)' "$ID" "$FILES/n" </dev/null >/dev/null 2>&1 &
+  PID=$!
+  echo "$PID" >>"$CASE/pids"
+  counts_on 0
+  must criu dump -t "$PID" -D "$CASE/images" -o dump.log
+  wait "$PID" 2>/dev/null || true
+  /usr/bin/python3 - "$CASE/images" "$PID" "$FILES/n" <<'PY' || fail "the images cannot be changed"
+import os, sys
+sys.path.append('/usr/lib/python3/dist-packages')
+import pycriu
+def change(name, edit):
+    with open(f'{sys.argv[1]}/{name}', 'rb') as file:
+        image = pycriu.images.load(file)
+    edit(image['entries'])
+    with open(f'{sys.argv[1]}/{name}', 'wb') as file:
+        pycriu.images.dump(image, file)
+ids = set()
+def close_for_writing(files):
+    for file in files:
+        if file.get('reg', {}).get('name') == sys.argv[3]:
+            assert file['reg']['flags'] & 3 == os.O_RDWR
+            file['reg']['flags'] = 0
+            ids.add(file['id'])
+def tell_flags(mm):
+    mappings = [vma for vma in mm[0]['vmas'] if vma['shmid'] in ids and vma['flags'] & 1]
+    assert len(mappings) == 1
+    mappings[0]['fdflags'] = os.O_RDWR
+change('files.img', close_for_writing)
+change(f'mm-{sys.argv[2]}.img', tell_flags)
+os.unlink(f'{sys.argv[1]}/stasis-manifest.img')
+PY
+  local before
+  before=$(count)
+  must criu restore -d -D "$CASE/images" -o restore.log
+  counts_on "$before"
+}
+
 run_cases

@@ -52,6 +52,9 @@ for directory in "$STASIS_SOURCE" "$STASIS_BUILD"; do
   case $directory in /tmp/*) mkdir -p "$directory" && mount --bind "/vm$directory" "$directory" ;; esac
 done
 mount -t tmpfs -o mode=755 tmpfs /run
+# podman's overlay does not go over ours.
+mkdir -p /var/lib/containers
+mount -t tmpfs tmpfs /var/lib/containers
 # All modules of the kernel, for what it loads by itself on demand (socket diagnosis, nftables, veth, fuse).
 case $STASIS_VM_CACHE in /tmp/*) cache=/vm$STASIS_VM_CACHE ;; *) cache=$STASIS_VM_CACHE ;; esac
 mkdir -p "/lib/modules/$(uname -r)"
