@@ -122,8 +122,9 @@ std::string runtime_root(const Runtime& runtime, const char* xdg_runtime_dir) {
   return cat("/run/", runtime.name);
 }
 
-Result<void> call(const Runtime& runtime, const std::string& log, const std::vector<std::string>& words) {
-  std::vector<std::string> all = {std::string(runtime.name), "--log", log};
+Result<void> call(const Runtime& runtime, const std::string& root, const std::string& log,
+                  const std::vector<std::string>& words) {
+  std::vector<std::string> all = {std::string(runtime.name), "--root", root, "--log", log};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> argv;
   for (std::string& word : all) argv.push_back(word.data());

@@ -32,7 +32,9 @@ Result<const Runtime*> find_runtime(std::string_view name);
 std::string runtime_root(const Runtime& runtime, const char* xdg_runtime_dir);
 
 // Runs it to its end; what it wrote to its log goes into the error. It dies with us.
-Result<void> call(const Runtime& runtime, const std::string& log, const std::vector<std::string>& words);
+// `root`: where it keeps its records.
+Result<void> call(const Runtime& runtime, const std::string& root, const std::string& log,
+                  const std::vector<std::string>& words);
 
 Result<pid_t> recorded_pid(const Runtime& runtime, const std::string& state_dir);
 
