@@ -71,8 +71,7 @@ Result<Launch> Launch::plan(const Runtime& runtime, const std::string& id, const
   state->config_text = TRY(read_file_at(AT_FDCWD, file, config::kMaxText));
   state->config = TRY(config::parse_json(state->config_text, file));
   const oci::Spec spec = TRY(oci::parse_spec(state->config_text, file));
-  TRY(check_bundle(state->config, spec,
-                   spec.root_path.starts_with("/") ? spec.root_path : cat(bundle, "/", spec.root_path)));
+  TRY(check_bundle(state->config, spec, bundle));
   state->has_seccomp = spec.seccomp.has_value();
   state->joined = joined_namespaces(spec);
   state->program = TRY(own_program());

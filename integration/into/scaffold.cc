@@ -155,7 +155,7 @@ Result<Program> own_program() {
   return out;
 }
 
-Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::string& rootfs) {
+Result<void> check_description(const Node& config, const oci::Spec& spec) {
   if (spec.process.terminal)
     return refuse(Code::kUnsupportedFile, "a container with a terminal cannot be restored by a runtime yet",
                   "terminal");
@@ -180,6 +180,12 @@ Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::
   for (const char* kind : {"user", "time"})
     if (spec.find_namespace(kind))
       return refuse(Code::kUnsupportedNamespace, cat("the bundle has a ", kind, " namespace"), cat(kind, " namespace"));
+  return {};
+}
+
+Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::string& bundle) {
+  TRY(check_description(config, spec));
+  const std::string rootfs = spec.root_path.starts_with("/") ? spec.root_path : cat(bundle, "/", spec.root_path);
   // Code of the container's own that would run in our process, with all its capabilities.
   const Fd root = TRY_CTX(open_at(AT_FDCWD, rootfs, O_PATH | O_DIRECTORY), "rootfs");
   if (kernel::open_path_in_root(root.get(), "/etc/ld.so.preload"))

@@ -30,7 +30,9 @@ struct Program {
 Result<Program> own_program();
 
 // Descriptions that would not come back as they were, or into which the scaffold does not fit.
-Result<void> check_bundle(const config::Node& config, const oci::Spec& spec, const std::string& rootfs);
+Result<void> check_description(const config::Node& config, const oci::Spec& spec);
+// The same, and its root directory.
+Result<void> check_bundle(const config::Node& config, const oci::Spec& spec, const std::string& bundle);
 
 // CLONE_NEW* of the namespaces that the description takes from elsewhere.
 unsigned long joined_namespaces(const oci::Spec& spec);

@@ -23,14 +23,27 @@ Result<void> write_to(const std::string& bundle, const config::Node& config) {
 
 }  // namespace
 
+Result<std::string> make_staging_directory() {
+  char place[] = "/run/stasis-into.XXXXXX";
+  if (!::mkdtemp(place)) return fail_sys("make a directory", place);
+  return std::string(place);
+}
+
+void remove_staging_directory(const std::string& path) {
+  if (path.empty()) return;
+  for (const std::string& dir : {path + "/filter", path}) {
+    if (auto names = list_dir(AT_FDCWD, dir))
+      for (const std::string& name : *names) ::unlink(cat(dir, "/", name).c_str());
+    ::rmdir(dir.c_str());
+  }
+}
+
 Result<Stage> Stage::make(const Runtime& runtime, const std::string& state_dir) {
   Stage out;
   out.runtime_ = &runtime;
   out.state_dir_ = state_dir;
   out.runtime_root_ = state_dir.substr(0, state_dir.rfind('/'));
-  char place[] = "/run/stasis-into.XXXXXX";
-  if (!::mkdtemp(place)) return fail_sys("make a directory", place);
-  out.path_ = place;
+  out.path_ = TRY(make_staging_directory());
   return out;
 }
 
@@ -67,11 +80,7 @@ Result<void> Stage::copy_filter(const config::Node& config, const config::Node& 
 void Stage::remove() {
   if (path_.empty()) return;
   if (::access(filter_state().c_str(), F_OK) == 0) (void)remove_filter();
-  for (const std::string& dir : {filter_bundle(), path_}) {
-    if (auto names = list_dir(AT_FDCWD, dir))
-      for (const std::string& name : *names) ::unlink(cat(dir, "/", name).c_str());
-    ::rmdir(dir.c_str());
-  }
+  remove_staging_directory(path_);
   path_.clear();
 }
 

@@ -10,6 +10,10 @@
 
 namespace stasis::integration::into {
 
+// Of the names that tests and administrators look for; emptied and removed together with its directory "filter".
+Result<std::string> make_staging_directory();
+void remove_staging_directory(const std::string& path);  // empty: nothing to do
+
 // A scope: what it made goes with it. A copy of it in a janitor removes the same.
 class Stage {
  public:

@@ -254,7 +254,7 @@ case_refused_before_anything_is_made() {
   must_fail USAGE stasis restore -D "$CASE/images" --into crun --as "$ID-new"
   must_fail USAGE into crun --cgroup-root /elsewhere
   must_fail USAGE into crun --exec-cmd -- sleep 1
-  must_fail UNSUPPORTED into podman
+  must_fail USAGE into podman  # needs no bundle but an image
   must_fail UNSUPPORTED into youki
   must_fail BAD-OPTION stasis restore -D "$CASE/images" --bundle "$BUNDLE" --into crun --as ../x
   echo /lib/evil.so >"$BUNDLE/rootfs/etc/ld.so.preload"

@@ -66,12 +66,12 @@ TEST(Scaffold, NamespacesWithAPathAreNotTouched) {
 
 Code refusal(std::string_view key, config::Node value) {
   const config::Node node = config::with(bundle(), key, std::move(value));
-  const auto checked = check_bundle(node, spec_of(node), "/");
+  const auto checked = check_description(node, spec_of(node));
   return checked ? Code::kInternal : checked.error().code();
 }
 
 TEST(Scaffold, RefusesWhatWouldBeLostOrStay) {
-  ASSERT_TRUE(check_bundle(bundle(), spec_of(bundle()), "/"));
+  ASSERT_TRUE(check_description(bundle(), spec_of(bundle())));
   const auto json = [](const char* text) { return *config::parse_json(text, "f"); };
   EXPECT_EQ(refusal("process", json(R"({"terminal":true})")), Code::kUnsupportedFile);
   EXPECT_EQ(refusal("process", json(R"({"apparmorProfile":"x"})")), Code::kUnsupported);
