@@ -55,6 +55,13 @@ Result<void> check_tree(const procfs::Procfs& proc, const tasks::Snapshot& s, co
 
 }  // namespace
 
+Result<void> check_images(int images_dir) {
+  const auto images = TRY(image::Reader::open(images_dir));
+  const auto snapshot = TRY(tasks::load(images));
+  TRY(tasks::plan_tree(snapshot, false));
+  return {};
+}
+
 Result<Ground> look(const procfs::Procfs& proc, const tasks::Snapshot& s, const tasks::TreePlan& tree,
                     const mounts::RestorePlan& plan, const Options& options) {
   Ground ground;

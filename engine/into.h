@@ -21,6 +21,8 @@ struct Ground {
   std::vector<mounts::Refill> refills;
 };
 
+// Images that can be read and planned at all; touches nothing, needs no container.
+Result<void> check_images(int images_dir);
 // Do the images fit into the container of options.into? Touches nothing.
 Result<Ground> look(const procfs::Procfs& proc, const tasks::Snapshot& snapshot, const tasks::TreePlan& tree,
                     const mounts::RestorePlan& plan, const Options& options);

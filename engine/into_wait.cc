@@ -3,7 +3,9 @@
 // to the same plan as the engine; what only the engine can choose is in its orders.
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
+#include <cerrno>
 #include <cstring>
 
 #include "engine/base/io.h"
@@ -13,6 +15,10 @@
 namespace stasis::into {
 namespace {
 
+// A hook of the runtime may make the socket only after we have been started.
+constexpr timespec kPause{0, 5'000'000};
+constexpr time_t kPatience = 60;  // seconds
+
 Result<Fd> connect_to(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -20,8 +26,14 @@ Result<Fd> connect_to(const std::string& path) {
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket) return fail_sys("socket");
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0)
-    return fail_sys("connect", path);
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const time_t end = now.tv_sec + kPatience;
+  while (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if ((errno != ENOENT && errno != ECONNREFUSED) || now.tv_sec >= end) return fail_sys("connect", path);
+    nanosleep(&kPause, nullptr);
+  }
   return socket;
 }
 
@@ -34,7 +46,8 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
   const auto plan = TRY(tasks::plan_tree(snapshot, false));
   if (plan.nodes.size() != received.orders.nodes)
     return fail(Code::kInternal, cat("a plan of ", plan.nodes.size(), " tasks instead of ", received.orders.nodes));
-  files::RestoreEnv files_env{.options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys};
+  files::RestoreEnv files_env{
+      .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
   env.pool = TRY(tasks::make_pool(snapshot, received.orders.pool_base));

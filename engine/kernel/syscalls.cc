@@ -34,6 +34,11 @@ Result<Fd> pidfd_getfd(int pidfd, int fd) {
   return Fd(static_cast<int>(copy));
 }
 
+Result<void> pidfd_send_signal(int pidfd, int signal) {
+  if (syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) < 0) return fail_sys("pidfd_send_signal");
+  return {};
+}
+
 bool pidfd_wait_exit(int pidfd, int timeout_ms) {
   pollfd item{pidfd, POLLIN, 0};
   int n;

@@ -34,6 +34,7 @@ pid_t clone3(CloneArgs& args);
 Result<Fd> pidfd_open(pid_t pid);
 // A copy of descriptor `fd` of the process; needs PTRACE_MODE_ATTACH_REALCREDS.
 Result<Fd> pidfd_getfd(int pidfd, int fd);
+Result<void> pidfd_send_signal(int pidfd, int signal);
 // True when the process has exited (is a zombie or gone), waiting up to timeout_ms (-1: for ever).
 bool pidfd_wait_exit(int pidfd, int timeout_ms);
 

@@ -9,13 +9,14 @@
 #include "engine/cli/operations.h"
 #include "engine/cli/process.h"
 #include "integration/cli/console.h"
+#include "integration/cli/into_podman.h"
 #include "integration/cli/private_root.h"
 #include "integration/cli/progress.h"
+#include "integration/cli/restore_steps.h"
 #include "integration/cli/session.h"
 #include "integration/cli/target.h"
 #include "integration/host.h"
 #include "integration/into/launch.h"
-#include "integration/plan_options.h"
 
 namespace stasis::integration::cli {
 namespace {
@@ -37,13 +38,6 @@ Result<Target> find_target(const Session& session) {
   Target target;
   target.host = TRY(read_host(opts.root(), 0));
   return target;
-}
-
-// The pipes of a container's stdio have their other ends outside: the images say which they were.
-Result<void> add_stdio(const std::string& images_dir, Plan& plan) {
-  const std::vector<std::string> recorded = TRY(read_descriptors(images_dir));
-  if (!recorded.empty()) plan.stdio = recorded;
-  return {};
 }
 
 Result<void> hand_over_terminal(const Session& session, int master) {
@@ -95,9 +89,7 @@ Result<std::optional<into::Launch>> plan_launch(const Session& session, Target& 
           Error(Code::kUsage, cat(option, " cannot be used together with --into: the runtime makes the container"))
               .about(option));
   launch.emplace(TRY(into::Launch::plan(*known, *name, target.plan.bundle, !opts.stasis_restore_detached())));
-  target.plan.id = *name;
-  target.plan.namespaces.clear();
-  target.plan.cgroups = {};
+  leave_to_runtime(*name, target.plan);
   return launch;
 }
 
@@ -112,6 +104,8 @@ Result<int> follow(const Options& options, const Restored& restored) {
 }
 
 Result<int> run(Session& session) {
+  if (const std::string* runtime = session.value("into"); runtime && *runtime == "podman")
+    return restore_into_podman(session);
   TRY(stasis::cli::take_exec_cmd(session.request, 0));
   pb::criu_opts& opts = session.opts();
   if (opts.images_dir().empty()) return fail(Code::kUsage, "say where the images are: --images-dir DIR");
@@ -119,10 +113,7 @@ Result<int> run(Session& session) {
   stasis::cli::Directories directories = TRY(stasis::cli::open_directories(opts, env));
   Target target = TRY(find_target(session));
   std::optional<into::Launch> launch = TRY(plan_launch(session, target));
-  TRY(absorb_options(opts, PlanFor::kRestore, target.host, target.plan));
-  TRY(add_stdio(opts.images_dir(), target.plan));
-  const std::vector<Fd> held = TRY(plan_to_options(target.plan, PlanFor::kRestore, target.host, opts));
-  opts.set_notify_scripts(true);
+  const std::vector<Fd> held = TRY(plan_restore(session, target));
   const auto engine = TRY(external_engine(session, target.plan));
   if (engine && launch) return fail(Error(Code::kUsage, "--into needs our own engine").about("--engine"));
   session.log = TRY(stasis::cli::open_log(opts, env, directories));
@@ -162,7 +153,7 @@ constexpr stasis::cli::OptionSpec kExtra[] = {
     {0, "detach", stasis::cli::Arg::kNone, false, stasis::cli::Support::kBuilt, 0, "stasis_restore_detached", "",
      "exit once the tasks run (as --restore-detached)", set_detach},
     {0, "into", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "RUNTIME",
-     "have crun or runc make the container, and restore into it"},
+     "have crun, runc or podman make the container, and restore into it"},
     {0, "console-socket", stasis::cli::Arg::kRequired, false, stasis::cli::Support::kBuilt, 0, "", "PATH",
      "hand the container's terminal to this socket"},
 };
@@ -173,7 +164,7 @@ const Command& restore_command() {
   static constexpr Command kCommand{
       "restore",
       "--images-dir DIR [--bundle DIR [[--into RUNTIME] --as NAME] | --plan FILE | --root DIR] [OPTION]...\n"
-      "                      [--exec-cmd -- CMD ARG...]",
+      "                      [--exec-cmd -- CMD ARG... | -- WORDS OF podman run...]",
       "bring a checkpoint back to life",
       "--bundle takes rootfs, external mounts and namespaces from a config.json, --plan from a file that\n"
       "`stasis plan` printed. Without --detach the command waits for the container and ends with its\n"
@@ -182,7 +173,8 @@ const Command& restore_command() {
       "--as NAME brings it back as another container: its cgroups are those of the bundle's linux.cgroupsPath\n"
       "or /NAME. Otherwise cgroups are left alone unless --cgroup-root or --manage-cgroups asks for them. The\n"
       "runtime does not know of a container restored here, unless it makes it itself:\n"
-      "  stasis restore -D DIR --into crun --as NAME --bundle B --detach\n",
+      "  stasis restore -D DIR --into crun --as NAME --bundle B --detach\n"
+      "  stasis restore -D DIR --into podman --as NAME --detach -- --network none IMAGE COMMAND...\n",
       stasis::cli::kRestore,
       kExtra,
       run,

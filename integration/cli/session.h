@@ -42,6 +42,7 @@ const Command& check_command();
 const Command& plan_command();
 const Command& show_command();
 const Command& supervise_command();
+const Command& hook_command();  // hidden: for hooks
 
 // --json, for the tables of the commands; its value is looked at by stasis_main.
 inline constexpr stasis::cli::OptionSpec kJsonOption{0,

@@ -14,6 +14,7 @@
 #include "engine/cli/process.h"
 #include "engine/into.h"
 #include "integration/cli/session.h"
+#include "integration/into/hook.h"
 #include "integration/into/scaffold.h"
 
 namespace stasis::integration::cli {
@@ -118,6 +119,7 @@ int stasis_main(int argc, char** argv) {
     (void)stasis::into::wait_to_become_root(args[1]);
     return 1;
   }
+  if (name == into::kHookCommand) return run(hook_command(), std::span(args).subspan(1));
   if (name == "--help" || name == "-h" || name == "help") {
     std::fputs(help().c_str(), stdout);
     return 0;

@@ -34,10 +34,7 @@ class Launch {
  private:
   struct State;
   explicit Launch(std::unique_ptr<State> state);
-  Result<void> stage();
   Result<void> make_container();
-  Result<void> copy_filter();
-  Result<IntoTask> wait_for_task();
 
   std::unique_ptr<State> state_;
   std::optional<Janitor> janitor_;

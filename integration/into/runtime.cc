@@ -13,6 +13,8 @@
 #include "engine/base/io.h"
 #include "integration/config/json.h"
 #include "integration/config/write_json.h"
+#include "integration/into/hook.h"
+#include "integration/into/scaffold.h"
 
 namespace stasis::integration::into {
 namespace {
@@ -24,8 +26,8 @@ using config::Node;
 Result<void> replace_file(const std::string& path, const std::string& text) {
   const std::string fresh = path + ".stasis";
   struct stat st {};
-  if (::stat(path.c_str(), &st) != 0) return fail_sys("stat", path);
-  Fd file = TRY(open_at(AT_FDCWD, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, st.st_mode & 0777));
+  const mode_t mode = ::stat(path.c_str(), &st) == 0 ? st.st_mode & 0777 : 0600;
+  Fd file = TRY(open_at(AT_FDCWD, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
   TRY(write_full(file.get(), text.data(), text.size(), fresh));
   if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_sys("rename", path);
   return {};
@@ -79,8 +81,10 @@ Result<void> restore_runc(const std::string& state_dir, const std::string& stage
   const Node* labels = old ? old->find("labels") : nullptr;
   if (!labels) return fail(Error(Code::kBadDescription, cat(file, ": no config.labels")).about(file));
   std::vector<std::string> changed;
-  for (const Node& label : labels->items())
+  for (const Node& label : labels->items()) {
+    if (label.text().starts_with(cat(kOriginalKey, "="))) continue;
     changed.push_back(label.text() == cat("bundle=", staged) ? cat("bundle=", bundle) : label.text());
+  }
   Node config = config::with(*old, "labels", config::texts(changed));
   config = config::with(config, "capabilities", capabilities_of(spec.process.capabilities));
   config = config::with(config, "no_new_privileges", Node::boolean(spec.process.no_new_privileges, {}));
@@ -88,8 +92,8 @@ Result<void> restore_runc(const std::string& state_dir, const std::string& stage
 }
 
 constexpr std::array<Runtime, 2> kRuntimes = {{
-    {"crun", "status", "pid", copy_crun_seccomp, restore_crun},
-    {"runc", "state.json", "init_process_pid", copy_runc_seccomp, restore_runc},
+    {"crun", "status", "pid", true, copy_crun_seccomp, restore_crun},
+    {"runc", "state.json", "init_process_pid", false, copy_runc_seccomp, restore_runc},
 }};
 
 std::string tail_of(const std::string& log) {
@@ -103,15 +107,25 @@ std::string tail_of(const std::string& log) {
 
 }  // namespace
 
+std::span<const Runtime> all_runtimes() { return kRuntimes; }
+
+Result<void> give_back(const Runtime& runtime, const std::string& state_dir, const std::string& bundle,
+                       const Node& original, bool write_bundle) {
+  const std::string text = config::write_json(original);
+  if (write_bundle) TRY(replace_file(bundle + "/config.json", text));
+  if (write_bundle || runtime.keeps_description) return runtime.restore_record(state_dir, bundle, bundle, text);
+  const std::string absolute = config::write_json(absolute_paths(original, bundle));
+  TRY(replace_file(state_dir + "/config.json", absolute));
+  return runtime.restore_record(state_dir, bundle, state_dir, absolute);
+}
+
 Result<const Runtime*> find_runtime(std::string_view name) {
   for (const Runtime& runtime : kRuntimes)
     if (runtime.name == name) return &runtime;
   const std::string about(name);
   if (name == "podman")
-    return fail(Error(Code::kUnsupported,
-                      "podman makes its containers from its own store, not from a bundle; use `podman container "
-                      "restore`, or --into the runtime below it")
-                    .about(about));
+    return fail(
+        Error(Code::kUnsupported, "podman makes its containers from its own store, not from a bundle").about(about));
   return fail(Error(Code::kUnsupported, cat("the runtime ", json_quote(name), " is not known; crun and runc are"))
                   .about(about));
 }
@@ -122,8 +136,9 @@ std::string runtime_root(const Runtime& runtime, const char* xdg_runtime_dir) {
   return cat("/run/", runtime.name);
 }
 
-Result<void> call(const Runtime& runtime, const std::string& log, const std::vector<std::string>& words) {
-  std::vector<std::string> all = {std::string(runtime.name), "--log", log};
+Result<void> call(const Runtime& runtime, const std::string& root, const std::string& log,
+                  const std::vector<std::string>& words) {
+  std::vector<std::string> all = {std::string(runtime.name), "--root", root, "--log", log};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> argv;
   for (std::string& word : all) argv.push_back(word.data());

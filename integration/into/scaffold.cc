@@ -96,7 +96,7 @@ Node waiting_process(const Node* old, const Program& program, uint64_t capabilit
       {{"terminal", Node::boolean(false, {})},
        {"user", item({{"uid", number(0)}, {"gid", number(0)}})},
        {"args",
-        texts({at + program.loader, "--library-path", kScaffold, at + program.binary, kWaitCommand, at + "socket"})},
+        texts({at + program.loader, "--library-path", kScaffold, at + program.binary, kWaitCommand, at + kSocket})},
        {"env", texts({"PATH=/"})},
        {"cwd", text("/")},
        {"capabilities",
@@ -106,21 +106,19 @@ Node waiting_process(const Node* old, const Program& program, uint64_t capabilit
   return out;
 }
 
-// Relative sources start at the bundle, and ours is another directory.
-Node absolute_mounts(const Node* mounts, const std::string& bundle) {
+Node absolute_mounts(const Node& mounts, const std::string& bundle) {
   std::vector<Node> out;
-  if (mounts)
-    for (const Node& mount : mounts->items()) {
-      const Node* source = mount.find("source");
-      const Node *type = mount.find("type"), *options = mount.find("options");
-      bool is_bind = type && type->text() == "bind";
-      if (options)
-        for (const Node& option : options->items()) is_bind |= option.text() == "bind" || option.text() == "rbind";
-      if (is_bind && source && !source->text().starts_with("/"))
-        out.push_back(with(mount, "source", text(cat(bundle, "/", source->text()))));
-      else
-        out.push_back(mount);
-    }
+  for (const Node& mount : mounts.items()) {
+    const Node* source = mount.find("source");
+    const Node *type = mount.find("type"), *options = mount.find("options");
+    bool is_bind = type && type->text() == "bind";
+    if (options)
+      for (const Node& option : options->items()) is_bind |= option.text() == "bind" || option.text() == "rbind";
+    if (is_bind && source && !source->text().starts_with("/"))
+      out.push_back(with(mount, "source", text(cat(bundle, "/", source->text()))));
+    else
+      out.push_back(mount);
+  }
   return Node::list(std::move(out), {});
 }
 
@@ -157,7 +155,7 @@ Result<Program> own_program() {
   return out;
 }
 
-Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::string& rootfs) {
+Result<void> check_description(const Node& config, const oci::Spec& spec) {
   if (spec.process.terminal)
     return refuse(Code::kUnsupportedFile, "a container with a terminal cannot be restored by a runtime yet",
                   "terminal");
@@ -182,6 +180,12 @@ Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::
   for (const char* kind : {"user", "time"})
     if (spec.find_namespace(kind))
       return refuse(Code::kUnsupportedNamespace, cat("the bundle has a ", kind, " namespace"), cat(kind, " namespace"));
+  return {};
+}
+
+Result<void> check_bundle(const Node& config, const oci::Spec& spec, const std::string& bundle) {
+  TRY(check_description(config, spec));
+  const std::string rootfs = spec.root_path.starts_with("/") ? spec.root_path : cat(bundle, "/", spec.root_path);
   // Code of the container's own that would run in our process, with all its capabilities.
   const Fd root = TRY_CTX(open_at(AT_FDCWD, rootfs, O_PATH | O_DIRECTORY), "rootfs");
   if (kernel::open_path_in_root(root.get(), "/etc/ld.so.preload"))
@@ -201,16 +205,24 @@ unsigned long joined_namespaces(const oci::Spec& spec) {
   return flags;
 }
 
-Node waiting_config(const Node& config, const std::string& bundle, const Program& program, const std::string& directory,
-                    uint64_t capabilities) {
-  Node out = with(config, "process", waiting_process(config.find("process"), program, capabilities));
+Node absolute_paths(const Node& config, const std::string& bundle) {
+  Node out = config;
   if (const Node* root = config.find("root"))
     if (const Node* path = root->find("path"); path && !path->text().starts_with("/"))
       out = with(out, "root", with(*root, "path", text(cat(bundle, "/", path->text()))));
-  const Node mounts = absolute_mounts(config.find("mounts"), bundle);
-  std::vector<Node> binds = {bind(directory, kScaffold)};
-  for (const Part& part : program.parts) binds.push_back(bind(part.source, cat(kScaffold, "/", part.name)));
-  out = with(out, "mounts", config::appended(&mounts, std::move(binds)));
+  if (const Node* mounts = config.find("mounts")) out = with(out, "mounts", absolute_mounts(*mounts, bundle));
+  return out;
+}
+
+Node waiting_config(const Node& config, const std::string& bundle, const Program& program, uint64_t capabilities) {
+  Node out = bundle.empty() ? config : absolute_paths(config, bundle);
+  out = with(out, "process", waiting_process(config.find("process"), program, capabilities));
+  std::vector<Node> mounts = {item({{"destination", text(kScaffold)},
+                                    {"type", text("tmpfs")},
+                                    {"source", text("tmpfs")},
+                                    {"options", texts({"nosuid", "nodev", "mode=700", "size=64k"})}})};
+  for (const Part& part : program.parts) mounts.push_back(bind(part.source, cat(kScaffold, "/", part.name)));
+  out = with(out, "mounts", config::appended(out.find("mounts"), std::move(mounts)));
   // The images have the filters; a second copy on top of them would be one too many.
   if (const Node* lin = out.find("linux")) out = with(out, "linux", config::without(*lin, "seccomp"));
   return out;

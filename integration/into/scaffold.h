@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a container needs so that its first process can be ours: the program with its loader and libraries, bound into
-// the container's /dev (nothing of it touches the rootfs), and a config.json that runs it.
+// a tmpfs in the container's /dev (nothing of it touches the rootfs, nor this host), and a config.json that runs it.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 namespace stasis::integration::into {
 
 inline constexpr char kScaffold[] = "/dev/.stasis";
+inline constexpr char kSocket[] = "socket";                    // in the scaffold
 inline constexpr char kWaitCommand[] = "wait-to-become-root";  // of our own command line
 
 // A file of this host that the program consists of, and its name in the scaffold.
@@ -29,14 +30,18 @@ struct Program {
 Result<Program> own_program();
 
 // Descriptions that would not come back as they were, or into which the scaffold does not fit.
-Result<void> check_bundle(const config::Node& config, const oci::Spec& spec, const std::string& rootfs);
+Result<void> check_description(const config::Node& config, const oci::Spec& spec);
+// The same, and its root directory.
+Result<void> check_bundle(const config::Node& config, const oci::Spec& spec, const std::string& bundle);
 
 // CLONE_NEW* of the namespaces that the description takes from elsewhere.
 unsigned long joined_namespaces(const oci::Spec& spec);
 
-// Pure. `directory` holds the socket and an empty file per part; `capabilities` is a mask as in /proc/PID/status.
+// Relative paths start at the bundle; for a description that is to be used elsewhere.
+config::Node absolute_paths(const config::Node& config, const std::string& bundle);
+// Pure. With `bundle` empty relative paths stay so; `capabilities` is a mask as in /proc/PID/status.
 config::Node waiting_config(const config::Node& config, const std::string& bundle, const Program& program,
-                            const std::string& directory, uint64_t capabilities);
+                            uint64_t capabilities);
 // The same with the filter and without hooks, in a control group of its own: nothing of it is ever started, but the
 // runtime translates the filter for its record.
 config::Node filter_config(const config::Node& config, const config::Node& waiting, const std::string& cgroup);

@@ -138,6 +138,50 @@ case_exec_has_the_bundles_seccomp() {
   nothing_made runc
 }
 
+# The ports are those of the images, and who asks there is told the socket's own TTL.
+_ports() { nsenter -t "$1" -n cat /proc/net/tcp /proc/net/udp | awk '$2 ~ /:1E61$/ && ($4 == "0A" || $4 == "07") {n++} END {exit n != 2}'; }
+_answers() {
+  timeout 20 nsenter -t "$1" -n /usr/bin/python3 -c 'import socket
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.settimeout(15)
+        s.connect(("127.0.0.1", 7777))
+        s.send(b"ttl?")
+        said = s.recv(99)
+        assert said == b"77", said'
+}
+case_listening_sockets() {
+  mkdir -p "$FILES"
+  cat >"$FILES/server" <<'PY'
+import os, select, socket
+tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+for s in tcp, udp:
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 77)
+    s.bind(("127.0.0.1", 7777))
+tcp.listen(5)
+n = 0
+while True:
+    n += 1
+    with open("/files/n.new", "w") as file: file.write(str(n))
+    os.rename("/files/n.new", "/files/n")
+    for s in select.select([tcp, udp], [], [], 0.02)[0]:
+        ttl = b"%d" % s.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+        if s is udp: s.sendto(ttl, s.recvfrom(99)[1])
+        else:
+            with s.accept()[0] as peer: peer.send(ttl)
+PY
+  SETUP="${SETUP}exec /usr/bin/python3 -S /files/server; " taken --bind /usr:/usr --bind /lib:/lib --bind /lib64:/lib64
+  local runtime
+  for runtime in crun runc; do
+    must into "$runtime" --detach
+    counts_on
+    _ports "$(new_pid "$runtime")" || fail "$runtime: $(nsenter -t "$(new_pid "$runtime")" -n cat /proc/net/tcp /proc/net/udp)"
+    must _answers "$(new_pid "$runtime")"
+    must "$runtime" delete -f "$ID-new"
+    nothing_made "$runtime"
+  done
+}
+
 case_waits_and_forgets() {
   taken
   local engine status=0
@@ -210,7 +254,7 @@ case_refused_before_anything_is_made() {
   must_fail USAGE stasis restore -D "$CASE/images" --into crun --as "$ID-new"
   must_fail USAGE into crun --cgroup-root /elsewhere
   must_fail USAGE into crun --exec-cmd -- sleep 1
-  must_fail UNSUPPORTED into podman
+  must_fail USAGE into podman  # needs no bundle but an image
   must_fail UNSUPPORTED into youki
   must_fail BAD-OPTION stasis restore -D "$CASE/images" --bundle "$BUNDLE" --into crun --as ../x
   echo /lib/evil.so >"$BUNDLE/rootfs/etc/ld.so.preload"

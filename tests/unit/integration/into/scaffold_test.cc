@@ -23,7 +23,7 @@ const Program kProgram{"ld.so", "stasis", {{"/usr/bin/stasis", "stasis"}, {"/lib
 oci::Spec spec_of(const config::Node& node) { return *oci::parse_spec(config::write_json(node), "config.json"); }
 
 TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
-  const config::Node node = waiting_config(bundle(), "/b", kProgram, "/run/x/parts", uint64_t{1} << 21 | 1);
+  const config::Node node = waiting_config(bundle(), "/b", kProgram, uint64_t{1} << 21 | 1);
   const oci::Spec spec = spec_of(node);
   EXPECT_EQ(spec.process.args[0], "/dev/.stasis/ld.so");
   EXPECT_EQ(spec.process.args.back(), "/dev/.stasis/socket");
@@ -36,6 +36,7 @@ TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
   EXPECT_EQ(spec.mounts[0].source, "tmpfs");
   EXPECT_EQ(spec.mounts[1].source, "/b/data");
   EXPECT_EQ(spec.mounts[2].destination, "/dev/.stasis");
+  EXPECT_EQ(spec.mounts[2].type, "tmpfs");
   EXPECT_EQ(spec.mounts[3].source, "/usr/bin/stasis");
   EXPECT_EQ(spec.mounts[3].destination, "/dev/.stasis/stasis");
   ASSERT_EQ(spec.hooks.size(), 1u);
@@ -44,8 +45,14 @@ TEST(Scaffold, TheWaitingProcessHasWhatTheRestoreNeeds) {
   EXPECT_NE(config::write_json(node).find(R"("oomScoreAdj":5)"), std::string::npos);
 }
 
+TEST(Scaffold, WithoutABundlePathsStayRelative) {
+  const oci::Spec spec = spec_of(waiting_config(bundle(), "", kProgram, 1));
+  EXPECT_EQ(spec.root_path, "rootfs");
+  EXPECT_EQ(spec.mounts[1].source, "data");
+}
+
 TEST(Scaffold, TheFilterIsTranslatedAside) {
-  const config::Node waiting = waiting_config(bundle(), "/b", kProgram, "/run/x/parts", 1);
+  const config::Node waiting = waiting_config(bundle(), "/b", kProgram, 1);
   const oci::Spec spec = spec_of(filter_config(bundle(), waiting, "/aside"));
   EXPECT_TRUE(spec.seccomp.has_value());
   EXPECT_FALSE(spec.resources.has_value());
@@ -59,12 +66,12 @@ TEST(Scaffold, NamespacesWithAPathAreNotTouched) {
 
 Code refusal(std::string_view key, config::Node value) {
   const config::Node node = config::with(bundle(), key, std::move(value));
-  const auto checked = check_bundle(node, spec_of(node), "/");
+  const auto checked = check_description(node, spec_of(node));
   return checked ? Code::kInternal : checked.error().code();
 }
 
 TEST(Scaffold, RefusesWhatWouldBeLostOrStay) {
-  ASSERT_TRUE(check_bundle(bundle(), spec_of(bundle()), "/"));
+  ASSERT_TRUE(check_description(bundle(), spec_of(bundle())));
   const auto json = [](const char* text) { return *config::parse_json(text, "f"); };
   EXPECT_EQ(refusal("process", json(R"({"terminal":true})")), Code::kUnsupportedFile);
   EXPECT_EQ(refusal("process", json(R"({"apparmorProfile":"x"})")), Code::kUnsupported);
