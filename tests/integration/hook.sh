@@ -221,14 +221,14 @@ case_precreate_refuses() {
 podman() { "$CASE/bin/podman" "$@"; }
 end_podman() { podman rm -f -t 0 -a >/dev/null 2>&1; }
 PRINTER='i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done'
-with_podman() {
+with_podman() { # [RUNTIME]
   command -v podman >/dev/null && command -v conmon >/dev/null || { echo "skip: podman is not installed"; exit 0; }
   trap end_podman EXIT
   ALLOWED_MOUNT=$CASE/storage/overlay
   mkdir -p "$CASE/bin" "$CASE/image/bin" "$CASE/image/tmp" "$CASE/hooks.d"
   cat >"$CASE/bin/podman" <<WRAPPER
 #!/bin/sh
-exec $(type -P podman) --root $CASE/storage --runroot $CASE/run --tmpdir $CASE/tmp --runtime runc --cgroup-manager cgroupfs --events-backend file "\$@"
+exec $(type -P podman) --root $CASE/storage --runroot $CASE/run --tmpdir $CASE/tmp --runtime ${1:-runc} --cgroup-manager cgroupfs --events-backend file "\$@"
 WRAPPER
   chmod 755 "$CASE/bin/podman"
   sed "s|/usr/bin/stasis|$STASIS_BUILD/bin/stasis|" "$STASIS_SOURCE/runtime-hooks/hooks.d/stasis-restore.json" >"$CASE/hooks.d/stasis-restore.json"
@@ -277,6 +277,20 @@ case_podman_run() {
   must podman rm new
   must podman stop -t 0 one
   nothing_left
+}
+
+# Debian's crun can neither checkpoint nor restore.
+case_podman_over_crun() {
+  with_podman crun
+  must checkpoint_one --leave-running
+  must _podman_new
+  _check_podman new
+  must podman restart -t 0 new  # without the hooks: the command that it was given
+  until_true "new to end" eval '[[ $(state new) == exited ]]'
+  must podman --hooks-dir "$CASE/hooks.d" restart -t 0 new
+  until_true "new to be running" eval '[[ $(state new) == running ]]'
+  must podman stop -t 0 new
+  must podman rm new
 }
 
 case_podman_checkpoint() {
