@@ -66,8 +66,7 @@ std::string console_of(int root) {
 Result<HostInfo> read_host(const std::string& rootfs, pid_t pid) {
   HostInfo host;
   const procfs::Procfs proc = TRY(procfs::Procfs::open());
-  const std::string memberships = TRY(proc.text(::getpid(), "cgroup"));
-  host.hierarchies = TRY(cgroups::parse_hierarchies(memberships, TRY(procfs::read_self_mountinfo())));
+  host.hierarchies = TRY(cgroups::read_hierarchies());
   host.own = TRY(cgroups::read_own_membership());
   if (!rootfs.empty()) host.resolve = [rootfs](const std::string& path) { return resolve_in_root(rootfs, path); };
   auto root = std::make_shared<Fd>();
