@@ -35,6 +35,7 @@ config['annotations'] = {'io.stasis.restore': '$CASE/images'}"
   start
   must stasis checkpoint "$ID" -D "$CASE/images"
   until_true "the tasks to go" _no_tasks
+  remember_files
   must runc delete -f "$ID"
   mv "$BUNDLE/config.json" "$CASE/plain.json"
   oci_restore precreate <"$CASE/plain.json" >"$BUNDLE/config.json"
@@ -89,14 +90,14 @@ print(next(v[5:] for v in json.load(open('$CASE/plain.json'))['process']['env'] 
 case_crun_run() {
   taken
   _check_runtime crun
-  echo 0 >"$FILES/n"
+  files_as_then
   _check_runtime crun  # the same bundle, the same images
 }
 
 case_runc_run() {
   taken
   _check_runtime runc
-  echo 0 >"$FILES/n"
+  files_as_then
   _check_runtime runc
 }
 
@@ -104,7 +105,7 @@ case_create_and_start() {
   taken
   local runtime before
   for runtime in crun runc; do
-    echo 0 >"$FILES/n"
+    files_as_then
     before=$(count)
     "$runtime" --log "$CASE/run.err" create --bundle "$BUNDLE" "$ID-new" </dev/null >/dev/null 2>&1 || fail "create: $(<"$CASE/run.err")"
     [[ $(count) == "$before" ]] || fail "$runtime: it runs before it is started"

@@ -31,6 +31,7 @@ json.dump(config, open(path, 'w'))" "$BUNDLE"
   until_true "the container's files" test -L "/proc/$(pid_of)/root/dev/shm/link"
   must stasis checkpoint "$ID" -D "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4
   until_true "the tasks to go" _no_tasks
+  remember_files
   must runc delete -f "$ID"
 }
 into() { # into RUNTIME [OPTION...]
@@ -131,6 +132,7 @@ case_exec_has_the_bundles_seccomp() {
   [[ $(inside crun cat /proc/self/status | field Seccomp) == 2 ]] || fail "an exec has no filter"
   must crun delete -f "$ID-new"
   nothing_made crun
+  files_as_then
   must into runc --detach
   counts_on
   [[ $(field Seccomp_filters <"/proc/$(new_pid runc)/status") == 1 ]] || fail "runc: the root has $(field Seccomp_filters <"/proc/$(new_pid runc)/status") filters"
@@ -174,6 +176,7 @@ PY
   SETUP="${SETUP}exec /usr/bin/python3 -S /files/server; " taken --bind /usr:/usr --bind /lib:/lib --bind /lib64:/lib64
   local runtime
   for runtime in crun runc; do
+    files_as_then
     must into "$runtime" --detach
     counts_on
     _ports "$(new_pid "$runtime")" || fail "$runtime: $(nsenter -t "$(new_pid "$runtime")" -n cat /proc/net/tcp /proc/net/udp)"

@@ -90,6 +90,9 @@ while True:
   echo "$PID" >>"$CASE/pids"
   until_true "the process to count" test -s "$FILES/n"
 }
+# For several restores of the same images: a program may have had a file open that the next life renames.
+remember_files() { rm -rf "$CASE/then" && cp -a "$FILES" "$CASE/then"; }
+files_as_then() { find "$FILES" -mindepth 1 -delete && cp -a "$CASE/then/." "$FILES/"; }
 checkpoint() { must runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID"; }
 restore() {
   (cd "$BUNDLE" && runc --log "$CASE/restore.err" restore -d --image-path "$CASE/images" --work-path "$CASE/work" "$@" "$ID") \
