@@ -94,11 +94,13 @@ case_process_tree() {
     sleep 100000 & setsid sleep 100000 & $COUNTER"
   start
   until_true "the pipeline" test -s "$FILES/ticks"
+  _two_sleep() { (($(tree | grep -c ' sleep$') == 2)); }
+  until_true "the background jobs to be what they will be" _two_sleep
   local before after size
   before=$(tree)
   round_trip
   after=$(tree)
-  [[ $before == "$after" ]] || fail "the tree was $before and is $after"
+  [[ $before == "$after" ]] || fail "the tree is another: $(diff <(echo "$before") <(echo "$after") | tr -s ' \n' ' ')"
   runc exec "$ID" ps -o args | grep -q 'sleep 100000' || fail "the background job is gone"
   size=$(stat -c %s "$FILES/ticks")
   _grew() { (($(stat -c %s "$FILES/ticks") > size)); }
