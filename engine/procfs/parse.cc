@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pure parsers of /proc text. proc(5); fs/proc/{array,task_mmu,fd,base}.c.
 #include <algorithm>
+#include <cerrno>
 
 #include "engine/procfs/procfs.h"
 
@@ -131,6 +132,9 @@ Result<Status> parse_status(std::string_view text) {
       return bad("status", line);
     }
   }
+  // A task that was reaped between open(2) and read(2) has numbers no longer: all of them are 0.
+  if (s.tgid == 0 && text.find("\nTgid:\t0\n") != std::string_view::npos)
+    return fail(Error(Code::kTaskGone, "the task has been reaped").with_errno(ESRCH));
   if (s.tgid == 0) return bad("status", "no Tgid");
   return s;
 }

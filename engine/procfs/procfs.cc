@@ -51,12 +51,12 @@ Result<Fd> Procfs::open_file(pid_t pid, const std::string& file, int flags) cons
 }
 
 Result<Stat> Procfs::stat(pid_t pid) const { return parse_stat(TRY(text(pid, "stat"))); }
-Result<Status> Procfs::status(pid_t pid) const { return parse_status(TRY(text(pid, "status"))); }
+Result<Status> Procfs::status(pid_t pid) const { return gone(parse_status(TRY(text(pid, "status"))), pid); }
 Result<Stat> Procfs::thread_stat(pid_t pid, pid_t tid) const {
   return parse_stat(TRY(text(pid, cat("task/", tid, "/stat"))));
 }
 Result<Status> Procfs::thread_status(pid_t pid, pid_t tid) const {
-  return parse_status(TRY(text(pid, cat("task/", tid, "/status"))));
+  return gone(parse_status(TRY(text(pid, cat("task/", tid, "/status")))), pid);
 }
 Result<std::vector<Map>> Procfs::smaps(pid_t pid) const { return parse_smaps(TRY(text(pid, "smaps"))); }
 Result<FdInfo> Procfs::fdinfo(pid_t pid, int fd) const { return parse_fdinfo(TRY(text(pid, cat("fdinfo/", fd)))); }

@@ -44,7 +44,7 @@ if arguments.pids:
     config['linux'].setdefault('resources', {})['pids'] = {'limit': arguments.pids}
 for mount in arguments.mounts:
     source, _, destination = mount.rpartition(':')
-    config['mounts'].append({'destination': destination, 'type': 'bind', 'source': source, 'options': ['rbind', 'rw']} if source else
+    config['mounts'].append({'destination': destination, 'type': 'bind', 'source': source, 'options': ['bind', 'rw']} if source else
                             {'destination': destination, 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['nosuid', 'size=16m', 'mode=1777']})
 with open(path, 'w') as file:
     json.dump(config, file, indent=1)
