@@ -150,7 +150,7 @@ cleanup_case() {
   for target in $(awk '{print $5}' /proc/self/mountinfo | grep -F "$CASE" | sort -r); do umount -l "$target" 2>/dev/null; done
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     [[ -z $(cgroups_left) ]] && break
-    cgroups_left | sort -r | while read -r target; do rmdir "$target" 2>/dev/null; done
+    cgroups_left | sort -r | while read -r target; do find "$target" -depth -type d -exec rmdir {} + 2>/dev/null; done
     sleep 0.05
   done
   rm -rf "$CASE"
