@@ -3,17 +3,6 @@
 # Control groups as a user sees them: namespaces, new places, limits, and that nobody else's are touched.
 . "$(dirname "$0")/lib.sh"
 
-take() {
-  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
-  until_true "the tasks to go" _no_tasks
-  must runc delete -f "$ID"
-}
-bring() {
-  must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --detach --pidfile "$CASE/pid" "$@"
-  PID=$(<"$CASE/pid")
-  rm -f "$CASE/pid"
-  echo "$PID" >>"$CASE/pids"
-}
 # Every control group of the host with its limits, but those of this case. Counters change by themselves.
 everybody_elses() {
   find /sys/fs/cgroup -type d ! -name "*$ID*" 2>/dev/null | sort

@@ -22,12 +22,6 @@ take() {
   until_true "the tasks to go" _no_tasks
   must runc delete -f "$ID"
 }
-bring() {
-  must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --detach --pidfile "$CASE/pid" "$@"
-  PID=$(<"$CASE/pid")
-  rm -f "$CASE/pid"
-  echo "$PID" >>"$CASE/pids"
-}
 case_checkpoint_and_restore() {
   prepared
   take "$ID" --engine "$ENGINE"

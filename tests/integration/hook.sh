@@ -2,13 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Containers that come up restored by hooks: crun run, runc run and podman run, with no stasis command; and
 # stasis restore --into podman.
-# crun 1.8 refuses a host whose v2 hierarchy beside v1 has controllers: it is hidden here, in a mount namespace of ours.
-if [[ -n $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null) ]]; then
-  [[ -n ${STASIS_TEST_HIDDEN:-} ]] || STASIS_TEST_HIDDEN=1 exec unshare -m bash "$0" "$@"
-  umount /sys/fs/cgroup/unified
-  mount -t tmpfs none /sys/fs/cgroup/unified  # crun makes directories there all the same
-fi
 . "$(dirname "$0")/lib.sh"
+hide_unified "$@"
 
 eval "$(declare -f cleanup_case | sed '1s/cleanup_case/cleanup_runc/')"
 cgroups_left() { find /sys/fs/cgroup -maxdepth 3 -type d -name "*$ID*" -not -path '*/unified/*' 2>/dev/null; }

@@ -90,6 +90,27 @@ while True:
   echo "$PID" >>"$CASE/pids"
   until_true "the process to count" test -s "$FILES/n"
 }
+# stasis checkpoint of the container; runc is told to forget it.
+take() {
+  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
+  until_true "the tasks to go" _no_tasks
+  must runc delete -f "$ID"
+}
+# stasis restore --detach; $PID is its root.
+bring() {
+  must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --detach --pidfile "$CASE/pid" "$@"
+  PID=$(<"$CASE/pid")
+  rm -f "$CASE/pid"
+  echo "$PID" >>"$CASE/pids"
+}
+# crun 1.8 refuses a host whose v2 hierarchy beside v1 has controllers: the script starts again in a mount namespace
+# where it is hidden. hide_unified "$@" comes first.
+hide_unified() {
+  [[ -n $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null) ]] || return 0
+  [[ -n ${STASIS_TEST_HIDDEN:-} ]] || STASIS_TEST_HIDDEN=1 exec unshare -m bash "$0" "$@"
+  umount /sys/fs/cgroup/unified
+  mount -t tmpfs none /sys/fs/cgroup/unified  # crun makes directories there all the same
+}
 # For several restores of the same images: a program may have had a file open that the next life renames.
 remember_files() { rm -rf "$CASE/then" && cp -a "$FILES" "$CASE/then"; }
 files_as_then() { find "$FILES" -mindepth 1 -delete && cp -a "$CASE/then/." "$FILES/"; }

@@ -55,11 +55,6 @@ int(opener.open(f'http://{sys.argv[1]}/n', timeout=5).read())
 PY
 }
 _same_network() { describe_network "$1" >"$CASE/after"; cmp -s "$CASE/before" "$CASE/after"; }
-take() {
-  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
-  until_true "the tasks to go" _no_tasks
-  must runc delete -f "$ID"
-}
 bring() {
   must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --bundle "$BUNDLE" --detach --pidfile "$CASE/pid" "$@"
   PID=$(<"$CASE/pid")

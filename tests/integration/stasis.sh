@@ -3,17 +3,6 @@
 # Our own command line: checkpoint, restore, plan, check, show, with containers of unmodified runc.
 . "$(dirname "$0")/lib.sh"
 
-take() { # stasis checkpoint of the container; runc is told to forget it
-  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log -v4 "$@"
-  until_true "the tasks to go" _no_tasks
-  must runc delete -f "$ID"
-}
-bring() { # stasis restore --detach; $PID is its root
-  must stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" -o restore.log -v4 --detach --pidfile "$CASE/pid" "$@"
-  PID=$(<"$CASE/pid")
-  rm -f "$CASE/pid"
-  echo "$PID" >>"$CASE/pids"
-}
 prepared() {
   mkdir -p "$CASE/work"
   make_bundle "$@"
