@@ -50,7 +50,7 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
-  env.pool = TRY(tasks::make_pool(snapshot, received.orders.pool_base));
+  env.pool = tasks::make_pool(snapshot, received.orders.pool_base);
   env.set_up_namespaces = []() -> Result<void> { return {}; };  // done by the engine
   env.open_file = [&](const pb::file_entry& file) -> Result<Fd> {
     const auto* kind = files::kind_of(file.type());

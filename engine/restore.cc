@@ -112,7 +112,8 @@ Result<tasks::Pool> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot&
   for (const auto& task : s.tasks)
     for (const auto& e : task.fds) top = std::max(top, static_cast<int>(e.fd()));
   for (int fd : TRY(proc.fds(::getpid()))) top = std::max(top, fd);
-  return tasks::make_pool(s, top + 64, max_masters);  // room for what is still to be opened by the engine
+  // Room for what the engine is still to open; what the root stub opens keeps off the pool by itself.
+  return tasks::make_pool(s, top + 128, max_masters);
 }
 
 // `pids`: of the engine, and of another process that is to have the arena.
@@ -168,7 +169,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   for (const auto& t : s.tasks)
     if (!t.zombie)
       TRY(memory::check_vdso(t, vdso, vdso_start,
-                             plan.pool.pages_source.at(static_cast<uint32_t>(t.pagemap.pages_id)).get()));
+                             TRY(s.images->open_raw(cat("pages-", t.pagemap.pages_id, ".img"))).get()));
   return plan;
 }
 
@@ -380,6 +381,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     apply.open_content = [&](const std::string& name) { return images.open_raw(name); };
     auto applied = TRY(mounts::apply(plan.mounts, apply));
     for (auto& pty : applied.ptys) files_env.masters[pty.index] = std::move(pty.fd);
+    for (auto& [s_dev, masters] : applied.unused) files_env.masters_unused.merge(masters);
     return {};
   };
   env.open_file = [&](const pb::file_entry& file) -> Result<Fd> {

@@ -29,7 +29,11 @@ void drop_everything_but(const std::set<int>& kept) {
 // What is written is read and dropped, as LXC does with a console that nobody watches: a writer must not block.
 void serve(const std::vector<Fd>& masters, int root) {
   std::vector<pollfd> items{{root, POLLIN, 0}};
-  for (const auto& fd : masters) items.push_back({fd.get(), POLLIN, 0});
+  for (const auto& fd : masters) {
+    // A slave that is opened between poll() and read() would make the read wait, and the other terminals with it.
+    (void)::fcntl(fd.get(), F_SETFL, O_RDWR | O_NONBLOCK);
+    items.push_back({fd.get(), POLLIN, 0});
+  }
   while (true) {
     const int ready = ::poll(items.data(), items.size(), 1000);
     if (ready < 0 && errno == EINTR) continue;

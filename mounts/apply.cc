@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -187,26 +186,12 @@ Result<void> Builder::stage(int i) {
   return {};
 }
 
-// devpts numbers are given out lowest first: open masters until the wanted number comes, close the others.
 Result<void> Builder::open_pty(const StagedFs& fs, uint32_t index) {
-  constexpr uint32_t kMaxIndex = 4096;  // kernel.pty.max
   for (const auto& pty : applied_.ptys)
     if (pty.s_dev == fs.s_dev && pty.index == index) return {};
-  std::vector<Fd> others;
-  while (index < kMaxIndex) {
-    Fd master = TRY(open_at(staged_[&fs - plan_.staged.data()].get(), "ptmx", O_RDWR | O_NOCTTY));
-    unsigned number = 0;
-    int unlock = 0;
-    if (ioctl(master.get(), TIOCGPTN, &number) != 0 || ioctl(master.get(), TIOCSPTLCK, &unlock) != 0)
-      return fail_sys("ioctl", "ptmx");
-    if (number == index) {
-      applied_.ptys.push_back({fs.s_dev, index, std::move(master)});
-      return {};
-    }
-    if (number > index) break;
-    others.push_back(std::move(master));
-  }
-  return fail(Code::kRestoreFailed, cat("pty ", index, " cannot be made"));
+  const int top = staged_[&fs - plan_.staged.data()].get();
+  applied_.ptys.push_back({fs.s_dev, index, TRY(open_master(top, "ptmx", index, applied_.unused[fs.s_dev]))});
+  return {};
 }
 
 // A detached bind of what mount `i` shows.

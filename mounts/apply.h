@@ -4,12 +4,14 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
 #include "mounts/plan.h"
+#include "mounts/pty.h"
 
 namespace stasis::mounts {
 
@@ -28,6 +30,7 @@ struct PtyMaster {
 };
 struct Applied {
   std::vector<PtyMaster> ptys;
+  std::map<uint32_t, Masters> unused;  // by s_dev
 };
 
 // Call it in the new root task: single-threaded, root, in a mount namespace of its own that is a copy of

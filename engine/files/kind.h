@@ -19,6 +19,7 @@
 #include "engine/image/writer.h"
 #include "engine/options.h"
 #include "engine/procfs/procfs.h"
+#include "mounts/pty.h"
 #include "mounts/table.h"
 #include "proto/files.pb.h"
 
@@ -66,7 +67,8 @@ struct RestoreEnv {
   const pb::manifest_entry* manifest = nullptr;       // null: images of another engine
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
-  std::map<uint32_t, Fd> masters;                     // of pseudo terminals, by index: made with the mounts
+  mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
+  mounts::Masters masters_unused;                     // made on the way to those
   std::set<uint32_t> terminals;                       // indexes that are set up
   std::set<uint32_t> masters_given;                   // indexes whose masters the client has
   std::set<uint32_t> external_ttys;                   // tty info ids that are set up
@@ -102,8 +104,6 @@ int inherited_fd(const Options& options, std::string_view key);
 constexpr uint32_t kSettableFlags =
     02000 /*O_APPEND*/ | 04000 /*O_NONBLOCK*/ | 040000 /*O_DIRECT*/ | 01000000 /*O_NOATIME*/;
 
-// tty.cc: the master of the pair with this index, from the ptmx of a devpts.
-Result<Fd> open_master(const std::string& ptmx, uint32_t index);
 // tty.cc: every terminal of the images that is outside the container is given by the client, or can be made anew.
 Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
 // regular.cc, used also for cwd, root, executable and mapped files.

@@ -169,29 +169,6 @@ Result<void> set_up_pair(int slave, const pb::tty_info_entry& info) {
   return {};
 }
 
-}  // namespace
-
-Result<Fd> open_master(const std::string& ptmx, uint32_t index) {
-  // The lowest free index is given out: open more until ours comes, then drop the others.
-  std::vector<Fd> others;
-  for (int tries = 0; tries < 4096; ++tries) {
-    Fd master = TRY(open_at(AT_FDCWD, ptmx, O_RDWR | O_NOCTTY));
-    unsigned got = 0;
-    if (::ioctl(master.get(), TIOCGPTN, &got) < 0) return fail_sys("ioctl(TIOCGPTN)", ptmx);
-    if (got == index) {
-      const int unlock = 0;
-      if (::ioctl(master.get(), TIOCSPTLCK, &unlock) < 0) return fail_sys("ioctl(TIOCSPTLCK)", ptmx);
-      return master;
-    }
-    if (got > index) break;
-    others.push_back(std::move(master));
-  }
-  return fail(Error(Code::kRestoreFailed, cat("terminal /dev/pts/", index, " is taken in the restored devpts"))
-                  .about(cat("/dev/pts/", index)));
-}
-
-namespace {
-
 std::string inherit_key(const pb::tty_info_entry& info) {
   return cat("tty[", external_key(info.rdev(), info.dev()), "]");
 }
@@ -238,7 +215,7 @@ Result<void> make_pair(const pb::tty_info_entry& info, const std::string& path, 
         Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)"))
             .about(path));
   auto& master = env.masters[index];
-  if (!master.valid()) master = TRY(open_master("/dev/pts/ptmx", index));
+  if (!master.valid()) master = TRY(mounts::open_master(AT_FDCWD, "/dev/pts/ptmx", index, env.masters_unused));
   Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));
   TRY(set_up_pair(slave.get(), info));
   if (kept) return {};

@@ -50,10 +50,11 @@ class Stub {
     must(enter_cgroups());
     report();
     wait_go();
+    must(raise_descriptor_limit());
+    must(reserve_pool());
     must(env_.set_up_namespaces());
     report();
     wait_go();
-    must(raise_descriptor_limit());
     must(move_own_descriptors());
     must(fill_pool());
     run_node();
@@ -151,21 +152,39 @@ class Stub {
     return {};
   }
 
+  // Nothing that is opened from here on gets a number of the pool, which is to be put there with dup3().
+  Result<void> reserve_pool() {
+    for (int number = env_.pool.base; number < env_.pool.end; ++number) {
+      if (::fcntl(number, F_GETFD) >= 0) return fail(Code::kInternal, cat("descriptor ", number, " is taken"));
+      if (::dup3(go_, number, O_CLOEXEC) < 0) return fail_sys("dup3", cat("descriptor ", number));
+      reserved_.insert(number);
+    }
+    return {};
+  }
+
+  Result<void> put_in_pool(int fd, int number, const std::string& what) {
+    if (::dup3(fd, number, O_CLOEXEC) < 0) return fail_sys("dup3", what);
+    reserved_.erase(number);
+    return {};
+  }
+
   Result<void> fill_pool() {
-    for (const auto& [id, number] : env_.pool.pages)
-      if (::dup3(env_.pool.pages_source.at(id).get(), number, O_CLOEXEC) < 0)
-        return fail_sys("dup3", cat("pages-", id, ".img"));
+    for (const auto& [id, number] : env_.pool.pages) {
+      const std::string name = cat("pages-", id, ".img");
+      TRY(put_in_pool(TRY(env_.snapshot.images->open_raw(name)).get(), number, name));
+    }
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
     for (const auto& [id, file] : env_.snapshot.files) {
       if (is_current_terminal(file)) continue;
       const Fd fd = TRY(env_.open_file(file));
-      if (::dup3(fd.get(), env_.pool.file.at(id), O_CLOEXEC) < 0) return fail_sys("dup3", cat("file ", id));
+      TRY(put_in_pool(fd.get(), env_.pool.file.at(id), cat("file ", id)));
     }
     int next = env_.pool.masters;
     for (int fd : env_.spare_masters ? env_.spare_masters() : std::vector<int>()) {
       if (next == env_.pool.masters + env_.pool.max_masters) return fail(Code::kInternal, "too many terminals");
-      if (::dup3(fd, next++, O_CLOEXEC) < 0) return fail_sys("dup3", "master of a terminal");
+      TRY(put_in_pool(fd, next++, "master of a terminal"));
     }
+    for (int number : std::exchange(reserved_, {})) ::close(number);
     return {};
   }
 
@@ -287,6 +306,7 @@ class Stub {
   StubEnv& env_;
   int go_, report_, proc_;
   int node_ = 0;
+  std::set<int> reserved_;  // numbers of the pool that hold nothing yet
 };
 
 }  // namespace
@@ -331,17 +351,14 @@ SharedArena::~SharedArena() {
 SharedArena::Slot& SharedArena::slot(size_t node) const { return reinterpret_cast<Slot*>(base_ + kCodeSize)[node]; }
 uint64_t SharedArena::arena(size_t node) const { return base_ + size_ - (node + 1) * kArenaSize; }
 
-Result<Pool> make_pool(const Snapshot& s, int base, int max_masters) {
+Pool make_pool(const Snapshot& s, int base, int max_masters) {
   Pool pool;
   pool.base = base;
   int next = base;
   for (const auto& [id, file] : s.files) pool.file[id] = next++;
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;
-    const auto id = static_cast<uint32_t>(task.pagemap.pages_id);
-    if (pool.pages.contains(id)) continue;
-    pool.pages[id] = next++;
-    pool.pages_source[id] = TRY(s.images->open_raw(cat("pages-", id, ".img")));
+    if (pool.pages.try_emplace(static_cast<uint32_t>(task.pagemap.pages_id), next).second) ++next;
   }
   pool.masters = next;
   pool.max_masters = max_masters;

@@ -63,11 +63,10 @@ struct Pool {
   int base = 0;
   std::map<uint32_t, int> file;         // file id -> number
   std::map<uint32_t, int> pages;        // pages id -> number
-  std::map<uint32_t, Fd> pages_source;  // pages id -> the engine's descriptor
   int masters = 0, max_masters = 0;     // from this number on: masters of terminals for the keeper
   int end = 0;                          // first number behind them
 };
-Result<Pool> make_pool(const Snapshot& snapshot, int base, int max_masters = 0);
+Pool make_pool(const Snapshot& snapshot, int base, int max_masters = 0);
 
 Result<TreePlan> plan_tree(const Snapshot& snapshot, bool outer_session);
 

@@ -11,6 +11,12 @@ SUPPORT=$STASIS_SOURCE/tests/support
 TOPIC=$(basename "$0" .sh)
 HANG=${STASIS_TEST_HANG:-60}  # seconds; ends only what hangs
 
+# What the caller left open would shift the numbers that the engine gets, from one machine to the next.
+for fd in /proc/self/fd/*; do
+  fd=${fd##*/}
+  ((fd <= 2 || fd == 255)) || eval "exec $fd>&-"
+done
+
 fail() { echo "$*"; exit 1; }
 
 # until_true WHAT COMMAND...: waits for it.
