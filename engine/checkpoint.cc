@@ -53,6 +53,8 @@ struct Dump {
   std::optional<mounts::Table> mounts;
   pb::task_kobj_ids_entry ids;  // namespace ids of the container
   DumpStats stats;
+  std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
+  bool shares_pages = false;                     // some are in the pages file of a parent only
 };
 
 std::string img(const char* stem, uint32_t id) { return cat(stem, "-", id, ".img"); }
@@ -100,12 +102,34 @@ Result<std::map<pid_t, uint32_t>> dump_cgroups(Dump& d) {
   return std::move(dumped.set_of);
 }
 
+// Pages that a task has had from its parent since fork: the manifest names them, so that they are shared again. If they
+// are many they are not written twice, and the images can then not be read by CRIU.
+Result<memory::Runs> dump_inherited(Dump& d, const tasks::Process& p, const memory::AddressSpace& space) {
+  constexpr uint64_t kWorthIt = 8u << 20;
+  const auto parent = d.spaces.find(p.parent);
+  if (parent == d.spaces.end()) return memory::Runs{};
+  auto runs = TRY(memory::find_inherited(d.proc, space, parent->second));
+  if (runs.empty()) return runs;
+  pb::inherited_pages entry;
+  entry.set_pid(static_cast<uint32_t>(p.npid));
+  for (const auto& run : runs) entry.add_runs(run.start), entry.add_runs((run.end - run.start) / kernel::kPageSize);
+  d.images.add_inherited_pages(entry);
+  if (memory::total(runs) < kWorthIt) return memory::Runs{};
+  d.shares_pages = true;
+  return runs;
+}
+
 // Mappings with their file ids, then the pages.
-Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, const std::vector<memory::Vma>& vmas) {
+Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vector<memory::Vma> vmas) {
   const auto start = now();
+  const auto& space = d.spaces[p.pid] =
+      TRY_CTX(memory::find_contents(d.proc, p.pid, std::move(vmas)), "memory of pid ", p.pid);
+  const auto elsewhere = TRY(dump_inherited(d, p, space));
   auto pagemap = TRY(image::PagemapWriter::create(d.images, img("pagemap", static_cast<uint32_t>(p.npid)), pages_id));
   auto pages = TRY(d.images.open_raw(img("pages", pages_id)));
-  const auto stats = TRY_CTX(memory::dump_pages(d.proc, p.pid, vmas, pagemap, pages), "memory of pid ", p.pid);
+  const auto stats =
+      TRY_CTX(memory::dump_pages(d.proc, space, elsewhere, d.tree.processes().size() == 1, pagemap, pages),
+              "memory of pid ", p.pid);
   TRY(pagemap.finish());
   TRY(pages.close());
   d.stats.pages_scanned += stats.scanned;
@@ -130,7 +154,7 @@ Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, t
                           const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
   // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
-  const auto vmas = TRY(collect_vmas(d, p, files));
+  auto vmas = TRY(collect_vmas(d, p, files));
   p.runner.emplace(TRY_CTX(remote::Runner::infect(p.pid), "pid ", p.pid));
   auto core = TRY(tasks::dump_core(d.proc, p, seccomp));
   const auto task_files = TRY(files.dump_task(p));
@@ -152,7 +176,7 @@ Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, t
   pb::fs_entry fs;
   fs.set_cwd_id(task_files.cwd_id), fs.set_root_id(task_files.root_id), fs.set_umask(p.status.umask);
   TRY(d.images.put(Kind::kFs, img("fs", npid), fs));
-  return dump_memory(d, p, index, vmas);
+  return dump_memory(d, p, index, std::move(vmas));
 }
 
 Result<void> dump_tree(Dump& d) {
@@ -184,7 +208,7 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
 
 Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
   pb::inventory_entry inventory;
-  inventory.set_img_version(2);
+  inventory.set_img_version(d.shares_pages ? image::kSharedImageVersion : image::kImageVersion);
   inventory.set_fdinfo_per_id(true);
   inventory.set_ns_per_id(true);
   auto& ids = *inventory.mutable_root_ids();

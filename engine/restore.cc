@@ -58,6 +58,7 @@ struct Plan {
   cgroups::RestorePlan cgroups;
   namespaces::NetPlan net;
   tasks::Pool pool;
+  std::vector<memory::Premap> premaps;  // by task
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
   std::vector<std::pair<int, int>> join;  // namespace descriptor, CLONE_NEW*
@@ -133,6 +134,17 @@ Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s,
   return *hole;
 }
 
+// Where a stub, a copy of ours, has mappings or may come to have some: its heap grows up, new ones come below the
+// others.
+Result<memory::Runs> own_ranges(const procfs::Procfs& proc) {
+  constexpr uint64_t kRoom = 64u << 20;
+  memory::Runs out;
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+    if (map.end <= memory::kTaskSize)
+      out = memory::unite(out, {{map.start - std::min(map.start, kRoom), map.end + kRoom}});
+  return out;
+}
+
 Result<cgroups::RestorePlan> plan_cgroups(const tasks::Snapshot& s, const Options& options,
                                           const cgroups::Hierarchies& host) {
   cgroups::PlanInput input;
@@ -164,6 +176,9 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   TRY(files::check_external_ttys(s.ttys, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
+  // A process that a runtime made is no copy of ours.
+  plan.premaps =
+      into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
   const auto vdso = TRY(memory::own_vdso(proc));
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
   for (const auto& t : s.tasks)
@@ -281,9 +296,10 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     if (task < 0 || s.tasks[static_cast<size_t>(task)].zombie) continue;
     tasks::Driven d{.image = &s.tasks[static_cast<size_t>(task)], .runner = runners[i], .tids = {stubs.host_pid(i)}};
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
-    TRY_CTX(memory::clear(d.runner, shared.begin(), shared.end()), name);
+    const auto& premap = plan.premaps[static_cast<size_t>(task)];
+    TRY_CTX(memory::clear(d.runner, memory::unite(premap.kept, {{shared.begin(), shared.end()}})), name);
     TRY(check_interrupted());
-    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, plan.pool), name);
+    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, premap, plan.pool), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
   }
@@ -372,6 +388,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   env.pool = std::move(plan.pool);
   plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
   plan.pool.end = env.pool.end;
+  env.premaps = &plan.premaps;
   env.set_up_namespaces = [&]() -> Result<void> {
     for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
     TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));

@@ -27,7 +27,10 @@ inline constexpr uint32_t kServiceMagic = 0x55105940;
 
 enum class Payload { kNone, kPipe, kGhost, kBpfMap, kPacket, kTcp, kShm, kMsgQueue, kSem };
 
-inline constexpr uint32_t kImageVersion = 2;       // inventory_entry.img_version ("1.1")
+inline constexpr uint32_t kImageVersion = 2;  // inventory_entry.img_version ("1.1")
+// A task's pages may be in its parent's pages file (manifest, inherited_pages). CRIU does not know that: it must
+// refuse.
+inline constexpr uint32_t kSharedImageVersion = 1000;
 inline constexpr uint32_t kMaxRecord = 64u << 20;  // bytes of one record; more is damage
 inline constexpr std::string_view kInventoryName = "inventory.img";
 inline constexpr std::string_view kManifestName = "stasis-manifest.img";

@@ -159,7 +159,8 @@ Result<Reader> Reader::open(int dirfd) {
     for (const auto& file : reader.manifest_->files()) reader.listed_.insert(file.name());
   }
   reader.inventory_ = TRY(reader.read<pb::inventory_entry>(Kind::kInventory, std::string(kInventoryName)));
-  if (reader.inventory_.img_version() != kImageVersion)
+  const uint32_t version = reader.inventory_.img_version();
+  if (version != kImageVersion && (version != kSharedImageVersion || !reader.manifest_))
     return fail(Error(Code::kImageVersion, cat("inventory.img has image version ", reader.inventory_.img_version(),
                                                ", only ", kImageVersion, " is known"))
                     .about(std::string(kInventoryName)));

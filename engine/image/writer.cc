@@ -28,6 +28,7 @@ struct WriterState {
   size_t open_files = 0;
   google::protobuf::RepeatedPtrField<pb::task_extra> extras;
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
+  google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
 };
 
@@ -259,6 +260,7 @@ Result<void> Writer::put(Kind kind, const std::string& name, const google::proto
 }
 
 void Writer::add_task_extra(const pb::task_extra& extra) { *state_->extras.Add() = extra; }
+void Writer::add_inherited_pages(const pb::inherited_pages& pages) { *state_->inherited_pages.Add() = pages; }
 void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 
@@ -277,6 +279,7 @@ Result<void> Writer::commit(bool sync) {
   }
   *manifest.mutable_task_extras() = state.extras;
   *manifest.mutable_socket_extras() = state.socket_extras;
+  *manifest.mutable_inherited_pages() = state.inherited_pages;
   *manifest.mutable_device_filters() = state.device_filters;
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));

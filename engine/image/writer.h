@@ -85,6 +85,7 @@ class Writer {
   // Goes into the manifest at commit.
   void add_task_extra(const pb::task_extra& extra);
   void add_socket_extra(const pb::socket_extra& extra);
+  void add_inherited_pages(const pb::inherited_pages& pages);
   void add_device_filter(const pb::device_filter& filter);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a

@@ -18,14 +18,8 @@ namespace {
 using kernel::kPageSize;
 constexpr size_t kBuffer = 1u << 20;  // fits the second-level cache together with the target
 
-constexpr uint64_t kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61, kPresent = uint64_t{1} << 63;
-
-void add_page(std::vector<Run>& runs, uint64_t at) {
-  if (!runs.empty() && runs.back().end == at)
-    runs.back().end += kPageSize;
-  else
-    runs.push_back({at, at + kPageSize});
-}
+constexpr uint64_t kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61, kPresent = uint64_t{1} << 63,
+                   kExclusive = uint64_t{1} << 56;
 
 }  // namespace
 
@@ -37,8 +31,8 @@ Result<PageFinder> PageFinder::open(const procfs::Procfs& proc, pid_t pid) {
   return finder;
 }
 
-Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end) {
-  std::vector<Run> runs;
+Result<Runs> PageFinder::find(uint64_t start, uint64_t end) {
+  Runs runs;
   std::vector<kernel::PageRegion> regions(512);
   for (uint64_t at = start; scan_ && at < end;) {
     kernel::ScanArgs args{};
@@ -58,12 +52,8 @@ Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end) {
     }
     if (n < 0) return fail_sys("ioctl(PAGEMAP_SCAN)", cat("at ", hex(at)));
     for (long i = 0; i < n; ++i) {
-      const auto& r = regions[static_cast<size_t>(i)];
       // Present and swapped stretches are reported apart; one run serves both.
-      if (!runs.empty() && runs.back().end == r.start)
-        runs.back().end = r.end;
-      else
-        runs.push_back({r.start, r.end});
+      append(runs, {regions[static_cast<size_t>(i)].start, regions[static_cast<size_t>(i)].end});
     }
     if (args.walk_end <= at) break;
     at = args.walk_end;
@@ -72,46 +62,134 @@ Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end) {
   return find_by_pagemap(start, end);
 }
 
-Result<std::vector<Run>> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
-  std::vector<Run> runs;
+Result<Runs> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
+  Runs runs;
   std::vector<uint64_t> words(8192);
   for (uint64_t at = start; at < end;) {
     const size_t want = std::min<uint64_t>(words.size(), (end - at) / kPageSize);
     const ssize_t n = ::pread(pagemap_.get(), words.data(), want * 8, static_cast<off_t>(at / kPageSize * 8));
     if (n <= 0) return fail_sys("read /proc/PID/pagemap", cat("at ", hex(at)));
     for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i, at += kPageSize)
-      if (counts_as_contents(words[i])) add_page(runs, at);
+      if (counts_as_contents(words[i])) append(runs, {at, at + kPageSize});
   }
   return runs;
 }
 
-Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::vector<Vma>& vmas,
-                             image::PagemapWriter& pagemap, image::RawFile& pages) {
-  PageStats stats;
+Result<AddressSpace> find_contents(const procfs::Procfs& proc, pid_t pid, std::vector<Vma> vmas) {
+  AddressSpace space{.pid = pid, .vmas = std::move(vmas)};
   auto finder = TRY(PageFinder::open(proc, pid));
-  Fd mem;
-  auto buffer = std::make_unique<uint8_t[]>(kBuffer);
-  for (const auto& vma : vmas) {
+  for (const auto& vma : space.vmas) {
+    auto& runs = space.contents.emplace_back();
     if (!vma.has_contents) continue;
     const auto& e = vma.entry;
-    stats.scanned += (e.end() - e.start()) / kPageSize;
     // The vDSO's pages are the kernel's own, which no scan shows; they are needed where the vDSO differs.
-    const auto runs =
-        (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
-    for (const auto& run : runs) {
+    runs = e.status() & kVmaVdso ? Runs{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
+  }
+  return space;
+}
+
+namespace {
+
+// What fork(2) leaves alike: the child's mapping is the parent's, or a part of it.
+bool may_inherit(const pb::vma_entry& child, const pb::vma_entry& parent) {
+  return child.start() >= parent.start() && child.end() <= parent.end() && child.status() == parent.status() &&
+         child.shmid() == parent.shmid() &&
+         (!is_file_backed(child) || child.pgoff() == parent.pgoff() + (child.start() - parent.start())) &&
+         !is_vdso_group(child);
+}
+
+// The same frame, or the same place in swap; other bits tell of the mapping, not of the page.
+bool same_page(uint64_t a, uint64_t b) {
+  constexpr uint64_t kPlace = (uint64_t{1} << 55) - 1;
+  const uint64_t mask = kPresent | kSwapped | kPlace;
+  return (a & kPlace) != 0 && (a & (kPresent | kSwapped)) != 0 && (a & mask) == (b & mask);
+}
+
+Result<void> compare(int child, int parent, const Run& run, Runs& same) {
+  uint64_t mine[4096], theirs[4096];
+  for (uint64_t at = run.start; at < run.end;) {
+    const size_t bytes = std::min<uint64_t>(sizeof(mine), (run.end - at) / kPageSize * 8);
+    const auto offset = static_cast<off_t>(at / kPageSize * 8);
+    for (auto [fd, words] : {std::pair{child, mine}, {parent, theirs}})
+      if (::pread(fd, words, bytes, offset) != static_cast<ssize_t>(bytes))
+        return fail_sys("read /proc/PID/pagemap", cat("at ", hex(at)));
+    for (size_t i = 0; i < bytes / 8; ++i, at += kPageSize)
+      if (same_page(mine[i], theirs[i])) append(same, {at, at + kPageSize});
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Runs> find_inherited(const procfs::Procfs& proc, const AddressSpace& child, const AddressSpace& parent) {
+  Runs same;
+  Fd mine, theirs;
+  size_t at = 0;
+  for (size_t i = 0; i < child.vmas.size(); ++i) {
+    const auto& e = child.vmas[i].entry;
+    while (at < parent.vmas.size() && parent.vmas[at].entry.end() <= e.start()) ++at;
+    if (at == parent.vmas.size() || child.contents[i].empty() || !may_inherit(e, parent.vmas[at].entry)) continue;
+    if (!mine.valid()) {
+      mine = TRY(proc.open_file(child.pid, "pagemap", O_RDONLY));
+      theirs = TRY(proc.open_file(parent.pid, "pagemap", O_RDONLY));
+    }
+    for (const auto& run : intersect(child.contents[i], parent.contents[at]))
+      TRY(compare(mine.get(), theirs.get(), run, same));
+  }
+  return same;
+}
+
+namespace {
+
+class MemoryReader {
+ public:
+  MemoryReader(const procfs::Procfs& proc, pid_t pid, bool alone) : proc_(proc), pid_(pid), alone_(alone) {}
+
+  Result<void> read(uint64_t at, void* buffer, size_t size, bool readable) {
+    if (readable && !TRY(shares(at, size))) return kernel::vm_read(pid_, at, buffer, size);
+    if (!mem_.valid()) mem_ = TRY(proc_.open_file(pid_, "mem", O_RDONLY));
+    if (::pread(mem_.get(), buffer, size, static_cast<off_t>(at)) != static_cast<ssize_t>(size))
+      return fail_sys("read /proc/PID/mem", cat("pid ", pid_, " at ", hex(at)));
+    return {};
+  }
+
+ private:
+  // process_vm_readv pins what it reads, and since 6.0 the kernel gives a task that shares a page by fork a copy of its
+  // own for that (mm/gup.c gup_must_unshare). /proc/PID/mem, slower, pins nothing. It reads PROT_NONE too.
+  Result<bool> shares(uint64_t at, size_t size) {
+    if (alone_) return false;
+    if (!pagemap_.valid()) pagemap_ = TRY(proc_.open_file(pid_, "pagemap", O_RDONLY));
+    words_.resize(size / kPageSize);
+    const auto bytes = static_cast<ssize_t>(words_.size() * 8);
+    if (::pread(pagemap_.get(), words_.data(), words_.size() * 8, static_cast<off_t>(at / kPageSize * 8)) != bytes)
+      return fail_sys("read /proc/PID/pagemap", cat("at ", hex(at)));
+    return std::ranges::any_of(words_, [](uint64_t word) { return (word & kPresent) && !(word & kExclusive); });
+  }
+
+  const procfs::Procfs& proc_;
+  pid_t pid_;
+  bool alone_;
+  Fd mem_, pagemap_;
+  std::vector<uint64_t> words_;
+};
+
+}  // namespace
+
+Result<PageStats> dump_pages(const procfs::Procfs& proc, const AddressSpace& space, const Runs& elsewhere, bool alone,
+                             image::PagemapWriter& pagemap, image::RawFile& pages) {
+  PageStats stats;
+  MemoryReader reader(proc, space.pid, alone);
+  auto buffer = std::make_unique<uint8_t[]>(kBuffer);
+  for (size_t i = 0; i < space.vmas.size(); ++i) {
+    const auto& vma = space.vmas[i];
+    if (vma.has_contents) stats.scanned += (vma.entry.end() - vma.entry.start()) / kPageSize;
+    for (const auto& run : subtract(space.contents[i], elsewhere)) {
       TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
       stats.written += (run.end - run.start) / kPageSize;
       for (uint64_t at = run.start; at < run.end;) {
         TRY(check_interrupted());
         const size_t size = std::min<uint64_t>(kBuffer, run.end - at);
-        if (vma.readable) {
-          TRY(kernel::vm_read(pid, at, buffer.get(), size));
-        } else {
-          // process_vm_readv respects PROT_NONE; a tracer's /proc/PID/mem does not.
-          if (!mem) mem = TRY(proc.open_file(pid, "mem", O_RDONLY));
-          if (::pread(mem.get(), buffer.get(), size, static_cast<off_t>(at)) != static_cast<ssize_t>(size))
-            return fail_sys("read /proc/PID/mem", cat("pid ", pid, " at ", hex(at)));
-        }
+        TRY(reader.read(at, buffer.get(), size, vma.readable));
         TRY(pages.append(buffer.get(), size));
         at += size;
       }

@@ -9,24 +9,21 @@
 #include "engine/base/result.h"
 #include "engine/image/pagemap.h"
 #include "engine/image/writer.h"
+#include "engine/memory/runs.h"
 #include "engine/memory/vma.h"
 #include "engine/procfs/procfs.h"
 
 namespace stasis::memory {
-
-struct Run {
-  uint64_t start = 0, end = 0;
-};
 
 // Pages of [start, end) that have contents of their own: present or swapped, not of a file's
 // page cache, not the zero page. PAGEMAP_SCAN (6.7), else /proc/PID/pagemap.
 class PageFinder {
  public:
   static Result<PageFinder> open(const procfs::Procfs& proc, pid_t pid);
-  Result<std::vector<Run>> find(uint64_t start, uint64_t end);
+  Result<Runs> find(uint64_t start, uint64_t end);
 
  private:
-  Result<std::vector<Run>> find_by_pagemap(uint64_t start, uint64_t end);
+  Result<Runs> find_by_pagemap(uint64_t start, uint64_t end);
   Fd pagemap_;
   bool scan_ = true;
 };
@@ -34,11 +31,23 @@ class PageFinder {
 // A pagemap entry of the old interface (Documentation/admin-guide/mm/pagemap.rst): does the page count?
 bool counts_as_contents(uint64_t pagemap_word);
 
+// A task's mappings, and which of their pages have contents.
+struct AddressSpace {
+  pid_t pid = 0;
+  std::vector<Vma> vmas;
+  std::vector<Runs> contents;  // one for each mapping
+};
+Result<AddressSpace> find_contents(const procfs::Procfs& proc, pid_t pid, std::vector<Vma> vmas);
+
+// Pages that `child` has from `parent` by fork(2) and that are the same in memory still: copied when one writes.
+// By page frame and swap entry, /proc/PID/pagemap; nothing where the kernel hides these from us.
+Result<Runs> find_inherited(const procfs::Procfs& proc, const AddressSpace& child, const AddressSpace& parent);
+
 struct PageStats {
   uint64_t scanned = 0, written = 0;
 };
-// Writes every run of every mapping that has contents.
-Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::vector<Vma>& vmas,
+// Writes all contents but `elsewhere`. `alone`: no other process can have pages in common with this one.
+Result<PageStats> dump_pages(const procfs::Procfs& proc, const AddressSpace& space, const Runs& elsewhere, bool alone,
                              image::PagemapWriter& pagemap, image::RawFile& pages);
 
 }  // namespace stasis::memory

@@ -33,16 +33,19 @@ Result<void> flush(remote::Runner& runner, Batch& batch) {
   return {};
 }
 
-// The runs are in ascending order.
+// The sources are in ascending order.
 bool has_pages(const tasks::TaskImage& task, const pb::vma_entry& e) {
-  const auto& runs = task.pagemap.runs;
-  const auto at = std::lower_bound(runs.begin(), runs.end(), e.start(), [](const image::PageRun& run, uint64_t start) {
-    return run.vaddr + run.nr_pages * kernel::kPageSize <= start;
-  });
-  return at != runs.end() && at->vaddr < e.end();
+  const auto at = std::lower_bound(task.sources.begin(), task.sources.end(), e.start(),
+                                   [](const auto& source, uint64_t start) { return source.end <= start; });
+  return at != task.sources.end() && at->start < e.end();
 }
 
-Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
+bool is_kept(const Premap& premap, const pb::vma_entry& e) {
+  return !is_vdso_group(e) && !intersect(premap.kept, {{e.start(), e.end()}}).empty();
+}
+
+Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+                     const tasks::Pool& pool) {
   Batch batch;
   uint64_t vdso = 0;
   for (const auto& e : task.mm.vmas())
@@ -52,7 +55,7 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
     batch.must("arch_prctl(ARCH_MAP_VDSO_64)");
   }
   for (const auto& e : task.mm.vmas()) {
-    if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
+    if (is_vdso_group(e) || (e.status() & kVmaVsyscall) || is_kept(premap, e)) continue;
     int flags = static_cast<int>(e.flags()) & (MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN | MAP_NORESERVE);
     int fd = -1;
     if (is_file_backed(e)) {
@@ -74,50 +77,80 @@ bool inside_vdso(const tasks::TaskImage& task, uint64_t address) {
   return false;
 }
 
-// Pages lie in the file in the order of the runs: neighbours there are read in one call.
-Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
-  const int fd = pool.pages.at(static_cast<uint32_t>(task.pagemap.pages_id));
-  std::vector<iovec> vectors;
-  uint64_t offset = 0, bytes = 0, pages = 0;
-  auto read = [&]() -> Result<void> {
-    if (vectors.empty()) return {};
-    Batch batch;
-    const auto list = batch.data(vectors.data(), vectors.size() * sizeof(iovec));
-    const size_t call = batch.add(__NR_preadv, fd, list, vectors.size(), offset, 0);
-    batch.must("preadv of pages");
-    TRY(runner.run_checked(batch));
-    if (static_cast<uint64_t>(batch.result(call)) != bytes)
-      return fail(Error(Code::kImageCorrupt, cat("pages-", task.pagemap.pages_id, ".img: read ", batch.result(call),
-                                                 " of ", bytes, " bytes"))
-                      .about(cat("pages-", task.pagemap.pages_id, ".img")));
-    offset += bytes;
-    vectors.clear();
-    bytes = 0;
-    return {};
-  };
-  for (const auto& run : task.pagemap.runs) {
-    if (inside_vdso(task, run.vaddr)) continue;
-    uint64_t at = run.vaddr, left = run.nr_pages * kernel::kPageSize, from = run.file_offset;
-    pages += run.nr_pages;
-    while (left > 0) {
-      if (!vectors.empty() && (offset + bytes != from || vectors.size() == kVectors || bytes >= kReadBytes))
-        TRY(read());
-      if (vectors.empty()) offset = from;
-      const uint64_t size = std::min(left, kReadBytes);
-      vectors.push_back({reinterpret_cast<void*>(at), size});
-      at += size, from += size, bytes += size, left -= size;
-    }
+// Pages of a mapping that a task had from its creator and that are not its own.
+Result<void> discard(remote::Runner& runner, const Premap& premap) {
+  Batch batch;
+  for (const auto& run : premap.stale) {
+    batch.add(__NR_madvise, run.start, run.end - run.start, MADV_DONTNEED);
+    batch.must(cat("madvise(MADV_DONTNEED) ", hex(run.start)));
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
   }
-  TRY(read());
+  return flush(runner, batch);
+}
+
+// Reads that the task makes itself: pages that lie one behind the other in a file come in one call.
+class PageReader {
+ public:
+  PageReader(remote::Runner& runner, const tasks::Pool& pool) : runner_(runner), pool_(pool) {}
+
+  Result<void> add(Run run, uint32_t pages_id, uint64_t offset) {
+    while (run.start < run.end) {
+      if (!vectors_.empty() &&
+          (pages_id != pages_id_ || offset_ + bytes_ != offset || vectors_.size() == kVectors || bytes_ >= kReadBytes))
+        TRY(flush());
+      if (vectors_.empty()) offset_ = offset, pages_id_ = pages_id;
+      const uint64_t size = std::min(run.end - run.start, kReadBytes);
+      vectors_.push_back({reinterpret_cast<void*>(run.start), size});
+      run.start += size, offset += size, bytes_ += size;
+    }
+    return {};
+  }
+
+  Result<void> flush() {
+    if (vectors_.empty()) return {};
+    Batch batch;
+    const auto list = batch.data(vectors_.data(), vectors_.size() * sizeof(iovec));
+    const size_t call = batch.add(__NR_preadv, pool_.pages.at(pages_id_), list, vectors_.size(), offset_, 0);
+    batch.must("preadv of pages");
+    TRY(runner_.run_checked(batch));
+    const std::string name = cat("pages-", pages_id_, ".img");
+    if (static_cast<uint64_t>(batch.result(call)) != bytes_)
+      return fail(
+          Error(Code::kImageCorrupt, cat(name, ": read ", batch.result(call), " of ", bytes_, " bytes")).about(name));
+    vectors_.clear();
+    bytes_ = 0;
+    return {};
+  }
+
+ private:
+  remote::Runner& runner_;
+  const tasks::Pool& pool_;
+  std::vector<iovec> vectors_;
+  uint32_t pages_id_ = 0;
+  uint64_t offset_ = 0, bytes_ = 0;
+};
+
+Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+                                const tasks::Pool& pool) {
+  PageReader reader(runner, pool);
+  uint64_t pages = 0;
+  for (const auto& source : task.sources) {
+    if (inside_vdso(task, source.start)) continue;
+    pages += (source.end - source.start) / kernel::kPageSize;
+    for (const auto& run : subtract({{source.start, source.end}}, premap.ready))
+      TRY(reader.add(run, source.pages_id, source.offset + (run.start - source.start)));
+  }
+  TRY(reader.flush());
   return pages;
 }
 
-Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task) {
+Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap) {
   Batch batch;
   for (const auto& e : task.mm.vmas()) {
     if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
     const uint64_t size = e.end() - e.start();
-    if (fill_protection(e, has_pages(task, e)) != static_cast<int>(e.prot())) {
+    const int now = is_kept(premap, e) ? PROT_READ | PROT_WRITE : fill_protection(e, has_pages(task, e));
+    if (now != static_cast<int>(e.prot())) {
       batch.add(__NR_mprotect, e.start(), size, e.prot());
       batch.must(cat("mprotect ", hex(e.start())));
     }
@@ -216,7 +249,7 @@ Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uin
   return {};
 }
 
-Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_end) {
+Result<void> clear(remote::Runner& runner, const Runs& keep) {
   Batch batch;
   // glibc registered a restartable sequence area for the engine; the kernel would go on writing to it.
   const auto rseq = TRY(kernel::get_rseq(runner.pid()));
@@ -225,17 +258,20 @@ Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_en
     batch.must("rseq(UNREGISTER)");
   }
   batch.add(__NR_set_robust_list, 0, 24);
-  batch.add(__NR_munmap, 0, keep_begin);
-  batch.must("munmap below the arena");
-  batch.add(__NR_munmap, keep_end, kTaskSize - keep_end);
-  batch.must("munmap above the arena");
+  for (const auto& run : subtract({{0, kTaskSize}}, keep)) {
+    batch.add(__NR_munmap, run.start, run.end - run.start);
+    batch.must(cat("munmap at ", hex(run.start)));
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
   return runner.run_checked(batch);
 }
 
-Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool) {
-  TRY(map_all(runner, task, pool));
-  const uint64_t pages = TRY(read_all_pages(runner, task, pool));
-  TRY(protect(runner, task));
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+                         const tasks::Pool& pool) {
+  TRY(map_all(runner, task, premap, pool));
+  TRY(discard(runner, premap));
+  const uint64_t pages = TRY(read_all_pages(runner, task, premap, pool));
+  TRY(protect(runner, task, premap));
   TRY(describe_mm(runner, task, pool));
   return pages;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/base/result.h"
+#include "engine/memory/premap.h"
 #include "engine/remote/runner.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
@@ -23,9 +24,10 @@ Result<VdsoLayout> own_vdso(const procfs::Procfs& proc);
 Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uint64_t own_start, int pages_fd);
 Result<uint64_t> own_vdso_start(const procfs::Procfs& proc);
 
-// Unmaps everything but [keep_begin, keep_end).
-Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_end);
-// Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns pages read.
-Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool);
+// Unmaps everything but `keep`.
+Result<void> clear(remote::Runner& runner, const Runs& keep);
+// Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns the pages of the task.
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+                         const tasks::Pool& pool);
 
 }  // namespace stasis::memory

@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/tasks/seccomp.h"
@@ -211,6 +212,7 @@ Result<Snapshot> load(const image::Reader& images) {
     TRY(check_files(s, task));
   }
   TRY(open_as_mapped(s));
+  TRY(memory::load_inherited(s));
   TRY(check_threads(s));
   if (s.namespaces & CLONE_NEWNS)
     s.mounts = TRY(images.read_all<pb::mnt_entry>(Kind::kMnts, img("mountpoints", s.tasks.front().ids.mnt_ns_id())));

@@ -10,6 +10,7 @@
 #include "engine/files/kind.h"
 #include "engine/image/pagemap.h"
 #include "engine/image/reader.h"
+#include "engine/memory/runs.h"
 #include "proto/cgroup.pb.h"
 #include "proto/core.pb.h"
 #include "proto/mm.pb.h"
@@ -20,6 +21,13 @@ namespace stasis::tasks {
 // task_core_entry.task_state. Debian's crit names 3 and 6 the other way round; CRIU's compel
 // header says: 1 alive, 2 dead (what a dumped zombie has), 3 stopped, 6 zombie.
 constexpr uint32_t kTaskAlive = 1, kTaskDead = 2, kTaskStopped = 3, kTaskZombie = 6;
+
+// Contents of a task's memory: pages of a pages file, its own or that of a task it has them from.
+struct PageSource {
+  uint64_t start = 0, end = 0;  // addresses
+  uint32_t pages_id = 0;
+  uint64_t offset = 0;  // in the file
+};
 
 struct TaskImage {
   pb::pstree_entry node;
@@ -32,6 +40,8 @@ struct TaskImage {
   pb::fs_entry fs;
   std::vector<pb::fdinfo_entry> fds;
   image::Pagemap pagemap;
+  memory::Runs inherited;           // pages that are still its parent's too
+  std::vector<PageSource> sources;  // ascending: pagemap, and what of `inherited` is not in it
   const pb::task_core_entry& tc() const { return threads.front().tc(); }
 };
 

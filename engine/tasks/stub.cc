@@ -18,6 +18,7 @@
 #include "engine/kernel/ptrace.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/kernel/x86_64/runner.h"
+#include "engine/memory/premap.h"
 #include "engine/namespaces/namespaces.h"
 
 namespace stasis::tasks {
@@ -210,6 +211,9 @@ class Stub {
 
   [[noreturn]] void run_node() {
     must(say_pid());
+    if (const auto* t = task(); t && env_.premaps)
+      must(memory::premap(*t, env_.premaps->at(static_cast<size_t>(node().task)), env_.pool.file, env_.pool.pages,
+                          held_));
     must(create_children(true));
     if (node().leads_session) {
       if (::setsid() < 0 && errno != EPERM) must(fail_sys("setsid", cat("pid ", node().pid)));
@@ -306,6 +310,7 @@ class Stub {
   StubEnv& env_;
   int go_, report_, proc_;
   int node_ = 0;
+  memory::Runs held_;       // mappings of this and of restored parents, which children inherit
   std::set<int> reserved_;  // numbers of the pool that hold nothing yet
 };
 

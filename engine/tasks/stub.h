@@ -14,9 +14,14 @@
 #include "cgroups/ground.h"
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
+#include "engine/memory/runs.h"
 #include "engine/options.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/tree_plan.h"
+
+namespace stasis::memory {
+struct Premap;
+}
 
 namespace stasis::tasks {
 
@@ -84,6 +89,7 @@ struct StubEnv {
   // Runs in the root stub after that: masters that nobody else holds.
   std::function<std::vector<int>()> spare_masters;
   Pool pool;
+  const std::vector<memory::Premap>* premaps = nullptr;  // by task; null: none
 };
 
 // The stubs as a scope: what is not released is killed and reaped by the destructor.
