@@ -23,28 +23,16 @@ Error unsupported(const tasks::Process& p, std::string what) {
   return Error(Code::kUnsupported, cat("pid ", p.pid, " (", p.stat.comm, ") ", what)).about(cat("pid ", p.pid));
 }
 
-bool differ(pid_t a, pid_t b, kernel::Kcmp what) { return kernel::kcmp(a, b, what) > 0; }
-bool same(pid_t a, pid_t b, kernel::Kcmp what) { return kernel::kcmp(a, b, what) == 0; }
-
 // One process, one file table, one fs_struct: what clone(2) flags can mix otherwise is refused.
-void check_sharing(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
-                   std::vector<Error>& obstacles) {
-  if (const auto tids = proc.threads(p.pid))
-    for (pid_t tid : *tids) {
-      if (tid == p.pid) continue;
-      if (differ(p.pid, tid, kernel::Kcmp::kFiles))
-        obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
-      if (differ(p.pid, tid, kernel::Kcmp::kFs))
-        obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
-    }
-  for (const auto& other : tree) {
-    if (other.pid >= p.pid || other.zombie) continue;
-    if (same(p.pid, other.pid, kernel::Kcmp::kVm))
-      obstacles.push_back(unsupported(p, cat("shares its memory with pid ", other.pid)));
-    if (same(p.pid, other.pid, kernel::Kcmp::kFiles))
-      obstacles.push_back(unsupported(p, cat("shares its file table with pid ", other.pid)));
-    if (same(p.pid, other.pid, kernel::Kcmp::kFs))
-      obstacles.push_back(unsupported(p, cat("shares its root and cwd with pid ", other.pid)));
+void check_threads(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
+  const auto tids = proc.threads(p.pid);
+  if (!tids) return;
+  for (pid_t tid : *tids) {
+    if (tid == p.pid) continue;
+    if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFiles) > 0)
+      obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
+    if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFs) > 0)
+      obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
   }
 }
 
@@ -89,8 +77,30 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
   }
   if (const auto timers = proc.text(p.pid, "timers"); timers && !timers->empty())
     obstacles.push_back(unsupported(p, "has POSIX timers (timer_create)"));
-  check_sharing(proc, p, tree, obstacles);
+  check_threads(proc, p, obstacles);
   check_label(proc, p, obstacles);
+}
+
+// kcmp(2) puts objects in an order, so that equal ones are found without comparing all with all.
+void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& obstacles) {
+  for (auto [what, name] : {std::pair{kernel::Kcmp::kVm, "its memory"},
+                            {kernel::Kcmp::kFiles, "its file table"},
+                            {kernel::Kcmp::kFs, "its root and cwd"}}) {
+    std::vector<const tasks::Process*> sorted;
+    for (const auto& p : tree) {
+      if (p.zombie) continue;
+      size_t first = 0, last = sorted.size();
+      bool gone = false;
+      while (first < last && !gone) {
+        const size_t middle = (first + last) / 2;
+        const int order = kernel::kcmp(sorted[middle]->pid, p.pid, what);
+        if (order == 0) obstacles.push_back(unsupported(p, cat("shares ", name, " with pid ", sorted[middle]->pid)));
+        gone = order <= 0 || order > 2;  // the same, or one of them has ended
+        order == 1 ? first = middle + 1 : last = middle;
+      }
+      if (!gone) sorted.insert(sorted.begin() + static_cast<long>(first), &p);
+    }
+  }
 }
 
 namespace {
@@ -148,6 +158,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
   if (options.cgroup_mode != CgroupMode::kIgnore)
     find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
+  check_sharing(processes, obstacles);
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))

@@ -2,13 +2,18 @@
 #include "engine/image/writer.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <map>
+#include <mutex>
+#include <vector>
 
 #include "engine/base/io.h"
 #include "engine/base/log.h"
@@ -121,18 +126,47 @@ Result<std::string> make_staging(int dirfd) {
   }
 }
 
-// Starts all writeback first: the fsync of the first file then commits most of the rest with it.
-Result<void> sync_files(const WriterState& state) {
-  std::vector<std::pair<Fd, std::string>> open;
-  for (const auto& name : TRY(list_dir(state.staging.get(), "."))) {
-    Fd fd = TRY(open_at(state.staging.get(), name, O_RDONLY | O_NOFOLLOW));
-    ::sync_file_range(fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
-    open.emplace_back(std::move(fd), name);
+// Many files at once: each fsync waits for the disk to flush its cache, and flushes asked for together are one.
+class Syncer {
+ public:
+  Syncer(int dirfd, std::vector<std::string> names) : dirfd_(dirfd), names_(std::move(names)) {}
+
+  Result<void> run() {
+    constexpr size_t kThreads = 32;
+    std::vector<pthread_t> threads;
+    for (size_t i = 1; i < std::min(kThreads, names_.size()); ++i) {
+      pthread_t thread;
+      if (::pthread_create(&thread, nullptr, work, this) != 0) break;  // we alone can do it too
+      threads.push_back(thread);
+    }
+    work(this);
+    for (pthread_t thread : threads) ::pthread_join(thread, nullptr);
+    return std::move(result_);
   }
-  for (const auto& [fd, name] : open)
+
+ private:
+  static void* work(void* self) {
+    auto& syncer = *static_cast<Syncer*>(self);
+    for (size_t at; (at = syncer.next_++) < syncer.names_.size();)
+      if (auto synced = syncer.sync(syncer.names_[at]); !synced) {
+        const std::lock_guard lock(syncer.mutex_);
+        if (syncer.result_) syncer.result_ = std::move(synced);
+      }
+    return nullptr;
+  }
+
+  Result<void> sync(const std::string& name) const {
+    const Fd fd = TRY(open_at(dirfd_, name, O_RDONLY | O_NOFOLLOW));
     if (::fsync(fd.get()) < 0) return fail_sys("fsync", name);
-  return {};
-}
+    return {};
+  }
+
+  int dirfd_;
+  std::vector<std::string> names_;
+  std::atomic<size_t> next_ = 0;
+  std::mutex mutex_;
+  Result<void> result_;
+};
 
 // The inventory and manifest go first, so that a directory in between is no checkpoint.
 Result<void> remove_previous(int dirfd) {
@@ -283,7 +317,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_device_filters() = state.device_filters;
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
-  if (sync) TRY(sync_files(state));
+  if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());
   if (state.replace) TRY(remove_previous(state.dir.get()));
 
   std::vector<std::string> moved;
