@@ -150,12 +150,25 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
   return vmas;
 }
 
+// All at once: a tree of many tasks stands still for as long as one of them takes.
+Result<void> infect(tasks::FrozenTree& tree) {
+  std::vector<pid_t> pids;
+  std::vector<tasks::Process*> of;
+  for (auto& p : tree.processes())
+    if (!p.zombie) pids.push_back(p.pid), of.push_back(&p);
+  auto runners = remote::Runner::infect(pids);
+  Result<void> result;
+  for (size_t i = 0; i < pids.size(); ++i)
+    if (runners[i])
+      of[i]->runner.emplace(*std::move(runners[i]));
+    else if (result)
+      result = fail(std::move(runners[i]).error().context(cat("pid ", pids[i])));
+  return result;
+}
+
 Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
-                          const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index) {
+                          const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index, std::vector<memory::Vma> vmas) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
-  // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
-  auto vmas = TRY(collect_vmas(d, p, files));
-  p.runner.emplace(TRY_CTX(remote::Runner::infect(p.pid), "pid ", p.pid));
   auto core = TRY(tasks::dump_core(d.proc, p, seccomp));
   const auto task_files = TRY(files.dump_task(p));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
@@ -239,13 +252,18 @@ Result<void> dump_everything(Dump& d) {
   const auto sets = TRY(dump_cgroups(d));
   TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.options, d.ids, d.images));
   TRY(dump_mounts(d));
+  // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
+  std::map<pid_t, std::vector<memory::Vma>> vmas;
+  for (auto& p : d.tree.processes())
+    if (!p.zombie) vmas[p.pid] = TRY(collect_vmas(d, p, files));
+  TRY(infect(d.tree));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {
     TRY(check_interrupted());
     if (p.zombie)
       TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.npid)), tasks::dump_zombie(p)));
     else
-      TRY(dump_process(d, p, files, seccomp, sets, index++));
+      TRY(dump_process(d, p, files, seccomp, sets, index++, std::move(vmas[p.pid])));
   }
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
   TRY(write_files(d, output));

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -40,9 +42,23 @@ Result<kernel::Stop> next_stop(pid_t tid, bool to_syscall) {
 
 }  // namespace
 
-Result<void> to_event_stop(pid_t tid) {
+namespace {
+
+// What is done to many stopped threads, a step at a time for all of them: while one is on its way to its next stop the
+// others are looked after. An entry that has failed is left out of what follows.
+template <class Entry, class Step>
+void for_each_well(std::span<Entry> entries, Step step) {
+  for (auto& entry : entries)
+    if (entry.well)
+      if (Result<void> done = step(entry); !done) entry.well = std::move(done);
+}
+
+Result<void> begin_event_stop(pid_t tid) {
   TRY(kernel::interrupt(tid));
-  TRY(kernel::cont(tid));
+  return kernel::cont(tid);
+}
+
+Result<void> end_event_stop(pid_t tid) {
   while (true) {
     const auto stop = TRY(kernel::wait_stop(tid));
     if (stop.kind == kernel::Stop::Kind::kExited)
@@ -52,19 +68,52 @@ Result<void> to_event_stop(pid_t tid) {
   }
 }
 
+struct Call {
+  pid_t tid = 0;
+  uint64_t instruction = 0;
+  std::array<uint64_t, 6> args{};
+  int64_t result = 0;
+  Result<void> well;
+};
+
+Result<void> to_next_syscall_stop(pid_t tid) {
+  const auto stop = TRY(next_stop(tid, true));
+  if (stop.kind == kernel::Stop::Kind::kSyscall) return {};
+  return fail(Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " in a remote system call"))
+                  .about(pid_name(tid)));
+}
+
+void make_calls(std::span<Call> calls, long nr) {
+  for_each_well(calls, [&](Call& call) -> Result<void> {
+    auto regs = TRY(kernel::get_regs(call.tid));
+    kernel::aim_syscall(regs, call.instruction, static_cast<uint64_t>(nr), call.args);
+    TRY(kernel::set_regs(call.tid, regs));
+    return kernel::cont_to_syscall(call.tid);
+  });
+  for_each_well(calls, [&](Call& call) -> Result<void> {
+    TRY(to_next_syscall_stop(call.tid));
+    return kernel::cont_to_syscall(call.tid);
+  });
+  for_each_well(calls, [&](Call& call) -> Result<void> {
+    TRY(to_next_syscall_stop(call.tid));
+    call.result = static_cast<int64_t>(TRY(kernel::get_regs(call.tid)).rax);
+    return {};
+  });
+}
+
+}  // namespace
+
+Result<void> to_event_stop(pid_t tid) {
+  TRY(begin_event_stop(tid));
+  return end_event_stop(tid);
+}
+
 Result<int64_t> classic_syscall(pid_t tid, uint64_t instruction, long nr, std::span<const uint64_t> args) {
-  auto regs = TRY(kernel::get_regs(tid));
-  kernel::aim_syscall(regs, instruction, static_cast<uint64_t>(nr), args);
-  TRY(kernel::set_regs(tid, regs));
-  for (int stops = 0; stops < 2; ++stops) {
-    TRY(kernel::cont_to_syscall(tid));
-    const auto stop = TRY(next_stop(tid, true));
-    if (stop.kind != kernel::Stop::Kind::kSyscall)
-      return fail(
-          Error(Code::kInternal, cat("pid ", tid, " stopped with signal ", stop.signal, " in a remote system call"))
-              .about(pid_name(tid)));
-  }
-  return static_cast<int64_t>(TRY(kernel::get_regs(tid)).rax);
+  Call call{.tid = tid, .instruction = instruction};
+  std::ranges::copy(args, call.args.begin());
+  make_calls({&call, 1}, nr);
+  TRY(std::move(call.well));
+  return call.result;
 }
 
 Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
@@ -88,55 +137,137 @@ Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
                   .about(pid_name(tid)));
 }
 
-Result<Runner> Runner::infect(pid_t pid) {
-  const auto regs = TRY(kernel::get_regs(pid));
-  const uint64_t mask = TRY(kernel::get_sigmask(pid));
-  const uint64_t insn = TRY(find_syscall_instruction(pid, regs));
-  auto map = [&](size_t size, int prot) -> Result<uint64_t> {
-    const uint64_t args[] = {0, size, static_cast<uint64_t>(prot), MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
-    const int64_t at = TRY(classic_syscall(pid, insn, __NR_mmap, args));
-    if (at < 0 && at >= -4095) {
-      errno = static_cast<int>(-at);
-      return fail_sys("mmap of the runner in", pid_name(pid));
-    }
-    return static_cast<uint64_t>(at);
-  };
-  // Signals wait until we are out again; a batch has the same protection.
-  TRY(kernel::set_sigmask(pid, kAllButTrap));
-  // Code is mapped r-x and written through /proc/PID/mem, so that a task under
-  // PR_SET_MDWE, which may never have writable code, can be driven too.
-  auto code = map(kernel::kPageSize, PROT_READ | PROT_EXEC);
-  auto arena = code ? map(kDumpArena, PROT_READ | PROT_WRITE) : Result<uint64_t>(0);
-  TRY(to_event_stop(pid));
-  TRY(kernel::set_regs(pid, regs));
-  TRY(kernel::set_sigmask(pid, mask));
-  Runner runner(pid, TRY(std::move(code)), TRY(std::move(arena)), kDumpArena, nullptr);
-  runner.infected_ = true;
-  auto proc = TRY(procfs::Procfs::open());
-  Fd mem = TRY(proc.open_file(pid, "mem", O_RDWR));
-  const auto text = kernel::runner_code();
-  if (::pwrite(mem.get(), text.data(), text.size(), static_cast<off_t>(runner.code_)) !=
-      static_cast<ssize_t>(text.size()))
-    return fail_sys("write the runner to /proc/PID/mem of", pid_name(pid));
-  return runner;
+namespace {
+
+// A task on its way in or out: what it was, and its next call.
+struct Passage {
+  Call call;
+  kernel::Regs regs{};
+  uint64_t mask = 0;
+  Result<void> well;
+
+  // Signals wait until we are through; a batch has the same protection.
+  Result<void> begin(pid_t pid) {
+    call.tid = pid;
+    regs = TRY(kernel::get_regs(pid));
+    mask = TRY(kernel::get_sigmask(pid));
+    return kernel::set_sigmask(pid, kAllButTrap);
+  }
+  Result<void> end() const {
+    TRY(end_event_stop(call.tid));
+    TRY(kernel::set_regs(call.tid, regs));
+    return kernel::set_sigmask(call.tid, mask);
+  }
+};
+
+// Makes one call in each; a call that cannot be made ends the passage, one that says no does not.
+void pass(std::vector<Passage>& passages, long nr) {
+  std::vector<Call> calls;
+  std::vector<Passage*> of;
+  for (auto& p : passages)
+    if (p.well) calls.push_back(p.call), of.push_back(&p);
+  make_calls(calls, nr);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    of[i]->call.result = calls[i].result;
+    if (!calls[i].well) of[i]->well = std::move(calls[i].well);
+  }
 }
 
-Result<void> Runner::cure() {
-  const auto regs = TRY(kernel::get_regs(pid_));
-  const uint64_t mask = TRY(kernel::get_sigmask(pid_));
-  TRY(kernel::set_sigmask(pid_, kAllButTrap));
-  // The runner's own `syscall` unmaps even its own page: the stop comes before the next instruction.
-  const uint64_t insn = code_ + kernel::kRunnerSyscall;
-  Result<void> result;
-  for (auto [at, size] : {std::pair{arena_, size_}, std::pair{code_, size_t{kernel::kPageSize}}}) {
-    const uint64_t args[] = {at, size};
-    const int64_t r = TRY(classic_syscall(pid_, insn, __NR_munmap, args));
-    if (r != 0 && result) result = fail(Code::kInternal, cat("pid ", pid_, ": munmap of the runner: ", call_error(r)));
+void come_to_rest(std::vector<Passage>& passages) {
+  for_each_well(std::span(passages), [](Passage& p) { return begin_event_stop(p.call.tid); });
+  for_each_well(std::span(passages), [](Passage& p) { return p.end(); });
+}
+
+Result<uint64_t> mapped(const Passage& p) {
+  if (p.call.result >= 0 || p.call.result < -4095) return static_cast<uint64_t>(p.call.result);
+  errno = static_cast<int>(-p.call.result);
+  return fail_sys("mmap of the runner in", pid_name(p.call.tid));
+}
+
+// A task may have room for one mapping and not for two.
+void take_back_halves(std::vector<Passage>& passages, const std::vector<Result<uint64_t>>& code,
+                      const std::vector<Result<uint64_t>>& arena) {
+  bool any = false;
+  for (size_t i = 0; i < passages.size(); ++i) {
+    passages[i].call.args = {};  // munmap(2) of nothing does nothing
+    if (code[i].has_value() == arena[i].has_value()) continue;
+    passages[i].call.args = {code[i] ? *code[i] : *arena[i], code[i] ? kernel::kPageSize : kDumpArena};
+    any = true;
   }
-  TRY(to_event_stop(pid_));
-  TRY(kernel::set_regs(pid_, regs));
-  TRY(kernel::set_sigmask(pid_, mask));
-  return result;
+  if (any) pass(passages, __NR_munmap);
+}
+
+Result<void> write_code(const procfs::Procfs& proc, pid_t pid, uint64_t at) {
+  const Fd mem = TRY(proc.open_file(pid, "mem", O_RDWR));
+  const auto text = kernel::runner_code();
+  if (::pwrite(mem.get(), text.data(), text.size(), static_cast<off_t>(at)) != static_cast<ssize_t>(text.size()))
+    return fail_sys("write the runner to /proc/PID/mem of", pid_name(pid));
+  return {};
+}
+
+}  // namespace
+
+std::vector<Result<Runner>> Runner::infect(std::span<const pid_t> pids) {
+  std::vector<Passage> passages(pids.size());
+  std::vector<Result<uint64_t>> code, arena;
+  for (size_t i = 0; i < pids.size(); ++i) {
+    auto& p = passages[i];
+    p.well = p.begin(pids[i]);
+    const auto instruction = p.well ? find_syscall_instruction(pids[i], p.regs) : Result<uint64_t>(0);
+    if (!instruction) {
+      (void)kernel::set_sigmask(pids[i], p.mask);
+      p.well = std::unexpected(instruction.error());
+    }
+    p.call.instruction = instruction.value_or(0);
+  }
+  auto map = [&](size_t size, int prot) {
+    for (auto& p : passages)
+      p.call.args = {0, size, static_cast<uint64_t>(prot), MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
+    pass(passages, __NR_mmap);
+  };
+  // Code is mapped r-x and written through /proc/PID/mem, so that a task under
+  // PR_SET_MDWE, which may never have writable code, can be driven too.
+  map(kernel::kPageSize, PROT_READ | PROT_EXEC);
+  for (const auto& p : passages) code.push_back(mapped(p));
+  map(kDumpArena, PROT_READ | PROT_WRITE);
+  for (const auto& p : passages) arena.push_back(mapped(p));
+  take_back_halves(passages, code, arena);
+  come_to_rest(passages);
+  const auto proc = procfs::Procfs::open();
+  std::vector<Result<Runner>> runners;
+  for (size_t i = 0; i < pids.size(); ++i)
+    runners.push_back([&]() -> Result<Runner> {
+      TRY(std::move(passages[i].well));
+      Runner runner(pids[i], TRY(std::move(code[i])), TRY(std::move(arena[i])), kDumpArena, nullptr);
+      runner.infected_ = true;
+      if (!proc) return fail(proc.error());
+      TRY(write_code(*proc, pids[i], runner.code_));
+      return runner;
+    }());
+  return runners;
+}
+
+std::vector<Result<void>> Runner::cure(std::span<Runner* const> runners) {
+  std::vector<Passage> passages(runners.size());
+  for (size_t i = 0; i < runners.size(); ++i) {
+    passages[i].well = passages[i].begin(runners[i]->pid_);
+    // The runner's own `syscall` unmaps even its own page: the stop comes before the next instruction.
+    passages[i].call.instruction = runners[i]->code_ + kernel::kRunnerSyscall;
+  }
+  std::vector<Result<void>> results(runners.size());
+  for (const bool arena : {true, false}) {
+    for (size_t i = 0; i < runners.size(); ++i)
+      passages[i].call.args = {arena ? runners[i]->arena_ : runners[i]->code_,
+                               arena ? runners[i]->size_ : size_t{kernel::kPageSize}};
+    pass(passages, __NR_munmap);
+    for (size_t i = 0; i < runners.size(); ++i)
+      if (const int64_t r = passages[i].call.result; passages[i].well && r != 0)
+        results[i] = fail(Code::kInternal, cat("munmap of the runner: ", call_error(r)));
+  }
+  come_to_rest(passages);
+  for (size_t i = 0; i < runners.size(); ++i)
+    if (!passages[i].well) results[i] = std::move(passages[i].well);
+  return results;
 }
 
 // Remembers the thread's own state, and lays out what brings it back without us.

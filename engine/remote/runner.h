@@ -20,13 +20,13 @@ class Runner {
   Runner(pid_t pid, uint64_t code, uint64_t arena, size_t size, uint8_t* local)
       : pid_(pid), code_(code), arena_(arena), size_(size), local_(local) {}
 
-  // Maps code and arena into the process of the stopped thread `pid`. A thread of an infected
+  // Maps code and arena into the processes of the stopped threads `pids`, all at once. A thread of an infected
   // process has its own registers and mask back after every batch, and gets them back by
   // itself if the engine is killed in the middle of one (x86_64/runner.h). What a killed
   // engine leaves behind are the two mappings.
-  static Result<Runner> infect(pid_t pid);
+  static std::vector<Result<Runner>> infect(std::span<const pid_t> pids);
   // Unmaps them again.
-  Result<void> cure();
+  static std::vector<Result<void>> cure(std::span<Runner* const> runners);
 
   // Runs every call on thread `tid` (of this process). Fails only if the task dies or stops oddly.
   Result<void> run(Batch& batch, pid_t tid);

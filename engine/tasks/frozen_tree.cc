@@ -167,12 +167,15 @@ pid_t FrozenTree::to_container(pid_t host_pid) const {
 }
 
 void FrozenTree::release() {
-  for (auto& p : processes_) {
-    if (!p.runner) continue;
-    if (auto cured = p.runner->cure(); !cured)
-      log::warning("pid ", p.pid, ": the runner could not be removed: ", cured.error().message(), ", ignoring");
-    p.runner.reset();
-  }
+  std::vector<remote::Runner*> runners;
+  for (auto& p : processes_)
+    if (p.runner) runners.push_back(&*p.runner);
+  const auto cured = remote::Runner::cure(runners);
+  for (size_t i = 0; i < runners.size(); ++i)
+    if (!cured[i])
+      log::warning("pid ", runners[i]->pid(), ": the runner could not be removed: ", cured[i].error().message(),
+                   ", ignoring");
+  for (auto& p : processes_) p.runner.reset();
   // Seized, but never described: their first stop may be still to come.
   for (pid_t tid : pending_) (void)kernel::wait_stop(tid, 1000);
   // A paused container is frozen again before it could run.
