@@ -343,6 +343,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup)
     host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
   std::vector<Fd> keep;
+  // Before the plan, which keeps off the descriptors that are open.
+  std::map<uint64_t, Fd> shared_objects;
+  if (snapshot.namespaces & CLONE_NEWUSER)
+    for (const auto& [id, object] : snapshot.shared) shared_objects[id] = TRY(memory::make_shared(object, proc.fd()));
   Plan plan = TRY(make_plan(proc, snapshot, options, host ? &*host : nullptr, keep));
   const into::Ground runtime_ground = TRY(into::look(proc, snapshot, plan.tree, plan.mounts, options));
   log::info("restore: ", snapshot.tasks.size(), " processes are planned");
@@ -369,9 +373,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
                      .shared = shared,
                      .ground = ground ? &*ground : nullptr,
                      .adopted = adopt};
+  env.shared_objects = std::move(shared_objects);
   env.pool = std::move(plan.pool);
   plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
-  plan.pool.end = env.pool.end;
+  plan.pool.shared = env.pool.shared, plan.pool.end = env.pool.end;
   env.set_up_namespaces = [&]() -> Result<void> {
     for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
     TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));

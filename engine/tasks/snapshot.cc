@@ -209,6 +209,8 @@ Result<Snapshot> load(const image::Reader& images) {
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
+    for (const auto& vma : task.mm.vmas())
+      if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
   }
   TRY(open_as_mapped(s));
   TRY(check_threads(s));

@@ -31,7 +31,6 @@ REFUSALS = [
     ('deleted_file', FILE, ['fd 33', 'deleted']),
     ('flock', OTHER, ['lock']),
     ('posix_lock', OTHER, ['lock']),
-    ('shared_anonymous', MEMORY, ['shared']),
     ('sysv_shm', MEMORY, ['SYSV']),
     ('huge_pages', MEMORY, ['huge']),
     ('deleted_mapping', OTHER, ['deleted']),
