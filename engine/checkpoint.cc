@@ -175,6 +175,7 @@ Result<void> dump_tree(Dump& d) {
 
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
+  if (!out.memfds.empty()) TRY(d.images.put_all(Kind::kMemfdInode, "memfd.img", out.memfds));
   auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
   for (const auto& [id, pipe] : out.pipes) {
     TRY(data.append(pipe.entry));
@@ -212,6 +213,7 @@ Result<void> dump_everything(Dump& d) {
   env.net_ns_id = d.ids.net_ns_id();
   files::DumpOutput output;
   output.images = &d.images;
+  output.shared = &d.shared;
   files::Collector files(env, output);
   tasks::SeccompTable seccomp;
 

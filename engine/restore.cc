@@ -265,6 +265,16 @@ Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stu
   return {};
 }
 
+// Every task has its mappings now: no more may be writable from here on.
+Result<void> add_late_seals(const tasks::Snapshot& s, const tasks::Pool& pool, remote::Runner& runner) {
+  remote::Batch batch;
+  for (const auto& [file, seals] : s.late_seals) {
+    batch.add(__NR_fcntl, pool.file.at(file), F_ADD_SEALS, seals);
+    batch.must("fcntl(F_ADD_SEALS) of a memfd");
+  }
+  return runner.run_checked(batch);
+}
+
 Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
                        const tasks::SharedArena& shared, tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
   std::vector<remote::Runner> runners;
@@ -287,6 +297,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
   }
+  TRY(add_late_seals(s, plan.pool, driven.front().runner));
   return pages;
 }
 
@@ -365,6 +376,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size(), adopt));
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
+  files_env.images = &images, files_env.proc = proc.fd(), files_env.memfds = &snapshot.memfds;
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   tasks::StubEnv env{.snapshot = snapshot,

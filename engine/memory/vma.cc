@@ -50,6 +50,10 @@ bool is_shared_anonymous(const MapContext& context, const procfs::Map& map) {
          (map.name.starts_with("/dev/zero") || map.name.starts_with("[anon_shmem:"));
 }
 
+bool is_memfd(const MapContext& context, const procfs::Map& map) {
+  return map.name.starts_with("/memfd:") && (on_shmem(context, map) || map.flag("ht"));
+}
+
 bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 
 // What kind it is, or why it cannot be carried over.
@@ -58,7 +62,7 @@ std::optional<std::string> refuse(const MapContext& context, const procfs::Map& 
     if (map.flag(r.flag)) return r.what;
   if (is_shared_anonymous(context, map)) return std::nullopt;
   if (map.name.starts_with("/SYSV")) return "System V shared memory";
-  if (map.name.starts_with("/memfd:")) return "a memfd mapping";
+  if (is_memfd(context, map)) return std::nullopt;
   if (map.name.starts_with("/[aio]")) return "an AIO context";
   if (map.name.starts_with("anon_inode:")) return map.name;
   if (map.name.starts_with("socket:")) return "a packet socket ring";
@@ -75,6 +79,7 @@ uint32_t status_of(const MapContext& context, const procfs::Map& map) {
   if (is_shared_anonymous(context, map)) return kVmaRegular | kVmaAnonShared;
   if (map.name == "[vdso]") return kVmaRegular | kVmaVdso | kVmaAnonPrivate;
   if (is_vvar(map.name)) return kVmaRegular | kVmaVvar | kVmaAnonPrivate;
+  if (is_memfd(context, map)) return kVmaRegular | kVmaMemfd | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.inode != 0) return kVmaRegular | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.name == "[heap]") return kVmaRegular | kVmaHeap | kVmaAnonPrivate;
   if (map.name == "[stack]" || map.flag("gd")) return kVmaRegular | kVmaStack | kVmaAnonPrivate;

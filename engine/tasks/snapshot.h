@@ -42,6 +42,8 @@ struct Snapshot {
   std::map<uint32_t, pb::file_entry> files;
   std::map<uint32_t, files::DumpOutput::PipeData> pipes;
   memory::SharedImages shared;  // shared anonymous memory
+  std::map<uint64_t, files::MemfdImage> memfds;
+  std::map<uint32_t, uint32_t> late_seals;  // file id of a memfd -> seals to be added when all is mapped
   std::map<uint32_t, pb::tty_info_entry> ttys;
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;

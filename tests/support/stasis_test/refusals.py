@@ -23,7 +23,6 @@ REFUSALS = [
     ('inotify', FILE, ['fd 33', 'inotify']),
     ('timerfd', FILE, ['fd 33', 'timerfd']),
     ('signalfd', FILE, ['fd 33', 'signalfd']),
-    ('memfd', FILE, ['fd 33', 'memfd']),
     ('pidfd', FILE, ['fd 33', 'pidfd']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
     ('pty', FILE, ['fd 33', 'ptmx']),
