@@ -19,6 +19,7 @@
 #include "engine/janitor.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/pages.h"
+#include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
@@ -49,6 +50,8 @@ struct Dump {
   const procfs::Procfs& proc;
   tasks::FrozenTree& tree;
   image::Writer& images;
+  memory::MapContext map_context;
+  memory::SharedObjects shared;
   namespaces::Owned owned;
   std::optional<mounts::Table> mounts;
   pb::task_kobj_ids_entry ids;  // namespace ids of the container
@@ -140,9 +143,10 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
 
 Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files::Collector& files) {
   std::vector<Error> obstacles;
-  auto vmas = memory::classify(TRY(d.proc.smaps(p.pid)), p.pid, obstacles);
+  auto vmas = memory::classify(d.map_context, TRY(d.proc.smaps(p.pid)), p.pid, obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   for (auto& vma : vmas) {
+    if (vma.shared_object) TRY(d.shared.add(d.proc, p.pid, vma));
     if (!vma.file_backed) continue;
     const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
     vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map.start, vma.map.end, write_through ? O_RDWR : O_RDONLY)));
@@ -208,6 +212,7 @@ Result<void> dump_tree(Dump& d) {
 
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
+  if (!out.memfds.empty()) TRY(d.images.put_all(Kind::kMemfdInode, "memfd.img", out.memfds));
   auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
   for (const auto& [id, pipe] : out.pipes) {
     TRY(data.append(pipe.entry));
@@ -245,6 +250,7 @@ Result<void> dump_everything(Dump& d) {
   env.net_ns_id = d.ids.net_ns_id();
   files::DumpOutput output;
   output.images = &d.images;
+  output.shared = &d.shared;
   files::Collector files(env, output);
   tasks::SeccompTable seccomp;
 
@@ -267,6 +273,7 @@ Result<void> dump_everything(Dump& d) {
   }
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
   TRY(write_files(d, output));
+  d.stats.pages_written += d.shared.pages_written();
   std::optional<uint32_t> root_set;
   if (const auto set = sets.find(d.options.pid); set != sets.end()) root_set = set->second;
   return write_inventory(d, root_set);
@@ -323,7 +330,15 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
   if (own_net) TRY(notifier.notify("network-lock"));
 
-  Dump d{.options = options, .proc = proc, .tree = tree, .images = images, .owned = owned};
+  // Pages files are numbered from 1: first those of the processes, then those of what they share.
+  const auto first_shared = static_cast<uint32_t>(tree.processes().size()) + 1;
+  Dump d{.options = options,
+         .proc = proc,
+         .tree = tree,
+         .images = images,
+         .map_context = TRY(memory::map_context(proc)),
+         .shared = memory::SharedObjects(images, first_shared),
+         .owned = owned};
   d.stats.freezing_us = freezing_us;
   namespaces::set_container_ids(d.owned, d.ids);
   auto unlock = [&](Result<void> result) {

@@ -48,6 +48,7 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
     return fail(Code::kInternal, cat("a plan of ", plan.nodes.size(), " tasks instead of ", received.orders.nodes));
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
+  files_env.images = &images, files_env.proc = received.proc.get(), files_env.memfds = &snapshot.memfds;
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
   env.pool = tasks::make_pool(snapshot, received.orders.pool_base);

@@ -280,6 +280,16 @@ Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stu
   return {};
 }
 
+// Every task has its mappings now: no more may be writable from here on.
+Result<void> add_late_seals(const tasks::Snapshot& s, const tasks::Pool& pool, remote::Runner& runner) {
+  remote::Batch batch;
+  for (const auto& [file, seals] : s.late_seals) {
+    batch.add(__NR_fcntl, pool.file.at(file), F_ADD_SEALS, seals);
+    batch.must("fcntl(F_ADD_SEALS) of a memfd");
+  }
+  return runner.run_checked(batch);
+}
+
 Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
                        const tasks::SharedArena& shared, tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
   std::vector<remote::Runner> runners;
@@ -303,6 +313,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
   }
+  TRY(add_late_seals(s, plan.pool, driven.front().runner));
   return pages;
 }
 
@@ -359,6 +370,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (options.cgroup_mode != CgroupMode::kIgnore && snapshot.cgroup)
     host = TRY(cgroups::Hierarchies::read(options.cgroup_yard));
   std::vector<Fd> keep;
+  // Before the plan, which keeps off the descriptors that are open.
+  std::map<uint64_t, Fd> shared_objects;
+  if (snapshot.namespaces & CLONE_NEWUSER)
+    for (const auto& [id, object] : snapshot.shared) shared_objects[id] = TRY(memory::make_shared(object, proc.fd()));
   Plan plan = TRY(make_plan(proc, snapshot, options, host ? &*host : nullptr, keep));
   const into::Ground runtime_ground = TRY(into::look(proc, snapshot, plan.tree, plan.mounts, options));
   log::info("restore: ", snapshot.tasks.size(), " processes are planned");
@@ -377,6 +392,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size(), adopt));
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
+  files_env.images = &images, files_env.proc = proc.fd(), files_env.memfds = &snapshot.memfds;
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   tasks::StubEnv env{.snapshot = snapshot,
@@ -385,9 +401,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
                      .shared = shared,
                      .ground = ground ? &*ground : nullptr,
                      .adopted = adopt};
+  env.shared_objects = std::move(shared_objects);
   env.pool = std::move(plan.pool);
   plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
-  plan.pool.end = env.pool.end;
+  plan.pool.shared = env.pool.shared, plan.pool.end = env.pool.end;
   env.premaps = &plan.premaps;
   env.set_up_namespaces = [&]() -> Result<void> {
     for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));

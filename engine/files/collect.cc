@@ -85,7 +85,7 @@ Result<uint32_t> Collector::dump_path(Candidate c, int open_flags) {
   c.info.pos = 0;
   pb::file_entry entry;
   entry.set_id(next_id_++);
-  TRY(kRegular.dump(c, env_, out_, entry));
+  TRY((kMemfd.matches(c) ? kMemfd : kRegular).dump(c, env_, out_, entry));
   out_.files.push_back(entry);
   paths_[key] = entry.id();
   return entry.id();

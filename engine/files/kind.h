@@ -17,6 +17,7 @@
 #include "engine/base/result.h"
 #include "engine/image/reader.h"
 #include "engine/image/writer.h"
+#include "engine/memory/shared.h"
 #include "engine/options.h"
 #include "engine/procfs/procfs.h"
 #include "mounts/pty.h"
@@ -51,6 +52,8 @@ struct DumpEnv {
 // Collected besides files.img.
 struct DumpOutput {
   image::Writer* images = nullptr;
+  memory::SharedObjects* shared = nullptr;
+  std::vector<pb::memfd_inode_entry> memfds;
   std::vector<pb::file_entry> files;
   struct PipeData {
     pb::pipe_data_entry entry;
@@ -60,11 +63,22 @@ struct DumpOutput {
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
 };
 
+// A memfd of the images.
+struct MemfdImage {
+  pb::memfd_inode_entry entry;
+  uint32_t mode = 0777;
+  image::Pagemap pagemap;
+};
+
 struct RestoreEnv {
   const Options& options;
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
-  const pb::manifest_entry* manifest = nullptr;       // null: images of another engine
+  const pb::manifest_entry* manifest = nullptr;  // null: images of another engine
+  const image::Reader* images = nullptr;
+  int proc = -1;  // a /proc of the task's
+  const std::map<uint64_t, MemfdImage>* memfds = nullptr;
+  std::map<uint64_t, Fd> open_memfds;
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
@@ -94,7 +108,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kTty, kInetSocket;
+extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
 
 // Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
 Result<void> check_owner(const Candidate& candidate);
@@ -106,6 +120,10 @@ constexpr uint32_t kSettableFlags =
 
 // tty.cc: every terminal of the images that is outside the container is given by the client, or can be made anew.
 Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
+// memfd.cc: every memfd of the images, checked.
+Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
+// Seals that can be set only when every task has its mappings.
+uint32_t late_seals(const pb::memfd_inode_entry& inode);
 // regular.cc, used also for cwd, root, executable and mapped files.
 Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
 

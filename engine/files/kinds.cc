@@ -28,7 +28,7 @@ const FileKind kUnknown = {"anything else", pb::UND, [](const Candidate&) { retu
 }  // namespace
 
 const std::vector<const FileKind*>& all_kinds() {
-  static const std::vector<const FileKind*> table = {&kPipe, &kTty, &kRegular, &kInetSocket, &kUnknown};
+  static const std::vector<const FileKind*> table = {&kPipe, &kTty, &kMemfd, &kRegular, &kInetSocket, &kUnknown};
   return table;
 }
 

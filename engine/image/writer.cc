@@ -35,6 +35,7 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
+  google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
 };
 
 struct OpenImage {
@@ -297,6 +298,7 @@ void Writer::add_task_extra(const pb::task_extra& extra) { *state_->extras.Add()
 void Writer::add_inherited_pages(const pb::inherited_pages& pages) { *state_->inherited_pages.Add() = pages; }
 void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
+void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
 
 Result<void> Writer::commit(bool sync) {
   WriterState& state = *state_;
@@ -315,6 +317,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_socket_extras() = state.socket_extras;
   *manifest.mutable_inherited_pages() = state.inherited_pages;
   *manifest.mutable_device_filters() = state.device_filters;
+  *manifest.mutable_shmem_extras() = state.shmem_extras;
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());

@@ -60,11 +60,13 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
     int fd = -1;
     if (is_file_backed(e)) {
       fd = pool.file.at(static_cast<uint32_t>(e.shmid()));
+    } else if (is_shared_anonymous(e)) {
+      fd = pool.shared.at(e.shmid());
     } else {
       flags |= MAP_ANONYMOUS;
     }
     batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)),
-              flags | MAP_FIXED_NOREPLACE, fd, is_file_backed(e) ? e.pgoff() : 0);
+              flags | MAP_FIXED_NOREPLACE, fd, fd >= 0 ? e.pgoff() : 0);
     batch.must(cat("mmap ", hex(e.start())));
     if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
   }

@@ -2,6 +2,7 @@
 #include "engine/memory/vma.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -39,15 +40,29 @@ std::string describe(const procfs::Map& map) {
   return cat(hex(map.start), "-", hex(map.end), map.name.empty() ? "" : " ", map.name);
 }
 
+bool on_shmem(const MapContext& context, const procfs::Map& map) {
+  return map.dev_major == context.shmem_major && map.dev_minor == context.shmem_minor && map.inode != 0;
+}
+
+// "[anon_shmem:...]" is one that was given a name, prctl(2) PR_SET_VMA_ANON_NAME.
+bool is_shared_anonymous(const MapContext& context, const procfs::Map& map) {
+  return map.shared && on_shmem(context, map) &&
+         (map.name.starts_with("/dev/zero") || map.name.starts_with("[anon_shmem:"));
+}
+
+bool is_memfd(const MapContext& context, const procfs::Map& map) {
+  return map.name.starts_with("/memfd:") && (on_shmem(context, map) || map.flag("ht"));
+}
+
 bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 
 // What kind it is, or why it cannot be carried over.
-std::optional<std::string> refuse(const procfs::Map& map) {
+std::optional<std::string> refuse(const MapContext& context, const procfs::Map& map) {
   for (const auto& r : kRefused)
     if (map.flag(r.flag)) return r.what;
+  if (is_shared_anonymous(context, map)) return std::nullopt;
   if (map.name.starts_with("/SYSV")) return "System V shared memory";
-  if (map.name.starts_with("/memfd:")) return "a memfd mapping";
-  if (map.name.starts_with("/dev/zero") && map.shared) return "shared anonymous memory";
+  if (is_memfd(context, map)) return std::nullopt;
   if (map.name.starts_with("/[aio]")) return "an AIO context";
   if (map.name.starts_with("anon_inode:")) return map.name;
   if (map.name.starts_with("socket:")) return "a packet socket ring";
@@ -60,9 +75,11 @@ std::optional<std::string> refuse(const procfs::Map& map) {
   return std::nullopt;
 }
 
-uint32_t status_of(const procfs::Map& map) {
+uint32_t status_of(const MapContext& context, const procfs::Map& map) {
+  if (is_shared_anonymous(context, map)) return kVmaRegular | kVmaAnonShared;
   if (map.name == "[vdso]") return kVmaRegular | kVmaVdso | kVmaAnonPrivate;
   if (is_vvar(map.name)) return kVmaRegular | kVmaVvar | kVmaAnonPrivate;
+  if (is_memfd(context, map)) return kVmaRegular | kVmaMemfd | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.inode != 0) return kVmaRegular | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.name == "[heap]") return kVmaRegular | kVmaHeap | kVmaAnonPrivate;
   if (map.name == "[stack]" || map.flag("gd")) return kVmaRegular | kVmaStack | kVmaAnonPrivate;
@@ -71,12 +88,24 @@ uint32_t status_of(const procfs::Map& map) {
 
 }  // namespace
 
-std::vector<Vma> classify(const std::vector<procfs::Map>& maps, pid_t pid, std::vector<Error>& obstacles) {
+Result<MapContext> map_context(const procfs::Procfs& proc) {
+  void* at = ::mmap(nullptr, kernel::kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return fail_sys("mmap of shared memory");
+  auto text = proc.text(::getpid(), "maps");
+  ::munmap(at, kernel::kPageSize);
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(std::move(text)))))
+    if (map.start <= reinterpret_cast<uint64_t>(at) && map.end > reinterpret_cast<uint64_t>(at))
+      return MapContext{map.dev_major, map.dev_minor};
+  return fail(Code::kInternal, "a mapping of our own is not in /proc/self/maps");
+}
+
+std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::Map>& maps, pid_t pid,
+                          std::vector<Error>& obstacles) {
   std::vector<Vma> out;
   for (const auto& map : maps) {
     if (map.name == "[vsyscall]") continue;
     const bool special = map.name == "[vdso]" || is_vvar(map.name);
-    if (auto why = special ? std::nullopt : refuse(map)) {
+    if (auto why = special ? std::nullopt : refuse(context, map)) {
       obstacles.push_back(Error(Code::kUnsupportedMemory, cat("pid ", pid, " maps ", *why, ": ", describe(map)))
                               .about(cat("pid ", pid, " ", describe(map))));
       continue;
@@ -86,9 +115,10 @@ std::vector<Vma> classify(const std::vector<procfs::Map>& maps, pid_t pid, std::
     auto& e = vma.entry;
     e.set_start(map.start);
     e.set_end(map.end);
-    e.set_status(status_of(map));
+    e.set_status(status_of(context, map));
     vma.file_backed = (e.status() & (kVmaFilePrivate | kVmaFileShared)) != 0;
-    e.set_pgoff(vma.file_backed ? map.offset : 0);
+    vma.shared_object = (e.status() & kVmaAnonShared) != 0;
+    e.set_pgoff(vma.file_backed || vma.shared_object ? map.offset : 0);
     e.set_shmid(0);
     e.set_prot((map.read ? PROT_READ : 0) | (map.write ? PROT_WRITE : 0) | (map.exec ? PROT_EXEC : 0));
     uint32_t flags = map.shared ? MAP_SHARED : MAP_PRIVATE;
@@ -122,11 +152,13 @@ Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {
     if (e.status() & kVmaVsyscall) continue;
     if (e.end() > kTaskSize) return bad("lies outside user space");
     last = e.end();
-    if (e.status() & (kVmaAnonShared | kVmaSysvipc | kVmaSocket | kVmaAioring))
+    if (e.status() & (kVmaSysvipc | kVmaSocket | kVmaAioring))
       return fail(Error(Code::kUnsupportedMemory,
-                        cat(image_name, ": shared anonymous memory at ", hex(e.start()), " cannot be restored yet"))
+                        cat(image_name, ": the kind of memory at ", hex(e.start()), " cannot be restored yet"))
                       .about(image_name));
-    if (!(e.status() & (kVmaFilePrivate | kVmaFileShared | kVmaAnonPrivate | kVmaVdso | kVmaVvar)))
+    if (e.pgoff() % kernel::kPageSize || e.pgoff() >= uint64_t{1} << 62) return bad("begins within a page of its file");
+    if (is_shared_anonymous(e) && !(e.flags() & MAP_SHARED)) return bad("is shared memory and not shared");
+    if (!(e.status() & (kVmaAnonShared | kVmaFilePrivate | kVmaFileShared | kVmaAnonPrivate | kVmaVdso | kVmaVvar)))
       return bad("is of an unknown kind");
     if (e.prot() & ~uint32_t{PROT_READ | PROT_WRITE | PROT_EXEC}) return bad("has an unknown protection");
   }
@@ -138,6 +170,9 @@ int fill_protection(const pb::vma_entry& entry, bool has_pages) {
 }
 
 bool is_file_backed(const pb::vma_entry& entry) { return (entry.status() & (kVmaFilePrivate | kVmaFileShared)) != 0; }
+bool is_shared_anonymous(const pb::vma_entry& entry) {
+  return (entry.status() & kVmaAnonShared) != 0 && !(entry.status() & kVmaSysvipc);
+}
 bool is_vdso_group(const pb::vma_entry& entry) { return (entry.status() & (kVmaVdso | kVmaVvar)) != 0; }
 
 std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size) {

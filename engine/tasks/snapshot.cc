@@ -83,12 +83,44 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
   return {};
 }
 
+// What a file is opened with.
+uint32_t open_flags(const pb::file_entry& file) { return file.has_memfd() ? file.memfd().flags() : file.reg().flags(); }
+
+// A copy of a file under the next free number, opened anew with `access`.
+Result<uint32_t> add_file(Snapshot& s, const pb::file_entry& like, uint32_t access) {
+  const uint32_t id = s.files.rbegin()->first + 1;
+  if (id == 0) return corrupt("files.img", cat("file ", s.files.rbegin()->first));
+  pb::file_entry file = like;
+  file.set_id(id);
+  if (file.has_memfd())
+    file.mutable_memfd()->set_id(id), file.mutable_memfd()->set_flags(access), file.mutable_memfd()->set_pos(0);
+  else
+    file.mutable_reg()->set_id(id), file.mutable_reg()->set_flags(access), file.mutable_reg()->set_pos(0);
+  s.files[id] = std::move(file);
+  return id;
+}
+
+// Memfds whose seals come late get a file to set them with.
+Result<void> plan_seals(Snapshot& s) {
+  std::map<uint64_t, const pb::file_entry*> late;
+  for (const auto& [id, file] : s.files) {
+    if (!file.has_memfd()) continue;
+    const auto inode = s.memfds.find(file.memfd().inode_id());
+    if (inode == s.memfds.end()) return corrupt("files.img", cat("file ", id, " is a memfd that is not in memfd.img"));
+    if (files::late_seals(inode->second.entry)) late[inode->first] = &file;
+  }
+  for (const auto& [inode, file] : late)
+    s.late_seals[TRY(add_file(s, *file, O_RDWR))] = files::late_seals(s.memfds.at(inode).entry);
+  return {};
+}
+
 // Every id that a task refers to is a file that can be restored.
 Result<void> check_files(const Snapshot& s, const TaskImage& task) {
-  auto need = [&](uint32_t id, const std::string& where, bool path) -> Result<void> {
+  auto need = [&](uint32_t id, const std::string& where, bool path, bool memfd = false) -> Result<void> {
     const auto at = s.files.find(id);
     if (at == s.files.end()) return corrupt(where, cat("file ", id, " is not in files.img"));
-    if (path && !at->second.has_reg()) return corrupt(where, cat("file ", id, " has no path"));
+    if (path && !at->second.has_reg() && !(memfd && at->second.has_memfd()))
+      return corrupt(where, cat("file ", id, " has no path"));
     if (!files::kind_of(at->second.type()))
       return fail(
           Error(Code::kUnsupportedFile, cat(where, ": file ", id, " is of type ", pb::fd_types_Name(at->second.type()),
@@ -107,7 +139,7 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
   TRY(need(task.fs.root_id(), fs, true));
   TRY(need(task.mm.exe_file_id(), mm, true));
   for (const auto& vma : task.mm.vmas())
-    if (memory::is_file_backed(vma)) TRY(need(static_cast<uint32_t>(vma.shmid()), mm, true));
+    if (memory::is_file_backed(vma)) TRY(need(static_cast<uint32_t>(vma.shmid()), mm, true, true));
   return {};
 }
 
@@ -119,20 +151,11 @@ Result<void> open_as_mapped(Snapshot& s) {
     for (auto& vma : *task.mm.mutable_vmas()) {
       if (!memory::is_file_backed(vma) || !vma.has_fdflags()) continue;
       const auto id = static_cast<uint32_t>(vma.shmid());
-      const uint32_t access = vma.fdflags() & O_ACCMODE, given = s.files.at(id).reg().flags();
+      const uint32_t access = vma.fdflags() & O_ACCMODE, given = open_flags(s.files.at(id));
       if (access == O_ACCMODE) return corrupt(img("mm", task.node.pid()), cat("flags of mapping ", hex(vma.start())));
       if ((given & O_ACCMODE) == access && !(given & O_PATH)) continue;
       const auto [at, fresh] = made.try_emplace({id, access});
-      if (fresh) {
-        at->second = s.files.rbegin()->first + 1;
-        if (at->second == 0) return corrupt("files.img", cat("file ", s.files.rbegin()->first));
-        pb::file_entry file = s.files.at(id);
-        file.set_id(at->second);
-        file.mutable_reg()->set_id(at->second);
-        file.mutable_reg()->set_flags(access);
-        file.mutable_reg()->set_pos(0);
-        s.files[at->second] = std::move(file);
-      }
+      if (fresh) at->second = TRY(add_file(s, s.files.at(id), access));
       vma.set_shmid(at->second);
     }
   }
@@ -157,8 +180,7 @@ Result<void> check_threads(const Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name :
-       {"remap-fpath.img", "filelocks.img", "sk-queues.img", "memfd.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"remap-fpath.img", "filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -183,6 +205,7 @@ Result<Snapshot> load(const image::Reader& images) {
     const uint32_t id = file.id();
     s.files[id] = std::move(file);
   }
+  s.memfds = TRY(files::load_memfds(images));
   if (images.exists("pipes-data.img")) {
     auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
     pb::pipe_data_entry entry;
@@ -210,9 +233,12 @@ Result<Snapshot> load(const image::Reader& images) {
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
+    for (const auto& vma : task.mm.vmas())
+      if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
   }
   TRY(open_as_mapped(s));
   TRY(memory::load_inherited(s));
+  TRY(plan_seals(s));
   TRY(check_threads(s));
   if (s.namespaces & CLONE_NEWNS)
     s.mounts = TRY(images.read_all<pb::mnt_entry>(Kind::kMnts, img("mountpoints", s.tasks.front().ids.mnt_ns_id())));

@@ -174,6 +174,7 @@ class Stub {
       const std::string name = cat("pages-", id, ".img");
       TRY(put_in_pool(TRY(env_.snapshot.images->open_raw(name)).get(), number, name));
     }
+    TRY(fill_shared());
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
     for (const auto& [id, file] : env_.snapshot.files) {
       if (is_current_terminal(file)) continue;
@@ -186,6 +187,18 @@ class Stub {
       TRY(put_in_pool(fd, next++, "master of a terminal"));
     }
     for (int number : std::exchange(reserved_, {})) ::close(number);
+    return {};
+  }
+
+  Result<void> fill_shared() {
+    for (const auto& [id, number] : env_.pool.shared) {
+      const auto& object = env_.snapshot.shared.at(id);
+      const auto given = env_.shared_objects.find(id);
+      const Fd fd = TRY(given == env_.shared_objects.end() ? memory::make_shared(object, proc_)
+                                                           : dup_at_least(given->second.get()));
+      TRY(memory::fill_shared(*env_.snapshot.images, object.pagemap, fd.get(), object.size));
+      TRY(put_in_pool(fd.get(), number, cat("shared memory ", id)));
+    }
     return {};
   }
 
@@ -365,6 +378,7 @@ Pool make_pool(const Snapshot& s, int base, int max_masters) {
     if (task.zombie) continue;
     if (pool.pages.try_emplace(static_cast<uint32_t>(task.pagemap.pages_id), next).second) ++next;
   }
+  for (const auto& [id, object] : s.shared) pool.shared[id] = next++;
   pool.masters = next;
   pool.max_masters = max_masters;
   pool.end = next + max_masters;

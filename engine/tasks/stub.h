@@ -68,6 +68,7 @@ struct Pool {
   int base = 0;
   std::map<uint32_t, int> file;      // file id -> number
   std::map<uint32_t, int> pages;     // pages id -> number
+  std::map<uint64_t, int> shared;    // number of shared anonymous memory -> number
   int masters = 0, max_masters = 0;  // from this number on: masters of terminals for the keeper
   int end = 0;                       // first number behind them
 };
@@ -88,6 +89,8 @@ struct StubEnv {
   std::function<Result<Fd>(const pb::file_entry&)> open_file;
   // Runs in the root stub after that: masters that nobody else holds.
   std::function<std::vector<int>()> spare_masters;
+  // Objects that the root stub cannot make for itself in its user namespace; they are empty yet.
+  std::map<uint64_t, Fd> shared_objects;
   Pool pool;
   const std::vector<memory::Premap>* premaps = nullptr;  // by task; null: none
 };

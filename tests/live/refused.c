@@ -128,7 +128,6 @@ static void h_signalfd(void) {
   sigaddset(&set, SIGUSR1);
   hold(signalfd(-1, &set, 0));
 }
-static void h_memfd(void) { hold(memfd_create("refused", 0)); }
 static void h_pidfd(void) { hold(syscall(SYS_pidfd_open, getpid(), 0)); }
 static void h_io_uring(void) {
   struct io_uring_params parameters = {};
@@ -158,11 +157,6 @@ static void h_posix_lock(void) {
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   CHECK(fcntl(fd, F_SETLK, &lock) == 0);
   CHECK(fcntl(fd, F_DUPFD, 33) == 33);
-}
-static void h_shared_anonymous(void) {
-  char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  CHECK(at != MAP_FAILED);
-  at[0] = 1;
 }
 static void h_sysv_shm(void) {
   int id = shmget(IPC_PRIVATE, 4096, 0600);
@@ -227,8 +221,8 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
-    KIND(timerfd), KIND(signalfd), KIND(memfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
-    KIND(flock), KIND(posix_lock), KIND(shared_anonymous), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
+    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
+    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
     KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};

@@ -46,13 +46,15 @@ def inner_pid(pid):
     return int((status_of(pid).get('NSpid') or str(pid)).split()[-1])
 
 
-def merged_maps(pid):
-    """Neighbours that continue each other are one: the kernel merges them or not by the history of their pages."""
+def merged_maps(pid, numbers):
+    """Files without a name have a new inode after a restore: they are numbered in order of appearance. Neighbours that continue each other are one: the kernel merges them or not by the history of their pages."""
     areas = []
     for line in read(f'/proc/{pid}/maps').splitlines():
         span, protection, offset, *rest = line.split(None, 5)
         start, end = (int(part, 16) for part in span.split('-'))
         offset = int(offset, 16)
+        if rest[-1].endswith('(deleted)') and not rest[-1].startswith('/SYSV'):
+            rest[1] = f'nameless {numbers.setdefault(("map", rest[0], rest[1]), len(numbers))}'
         same = [protection] + rest
         if areas:
             last_start, last_end, last_offset, last_same = areas[-1]
@@ -112,7 +114,7 @@ def snapshot(root):
         if state != 'Z':
             entry.update({line: status.get(line) for line in STATUS_LINES})
             entry['nice'], entry['exit signal'] = stat[16], stat[35]
-            entry['maps'] = merged_maps(pid)
+            entry['maps'] = merged_maps(pid, pipes)
             entry['fds'] = descriptors(pid, pipes)
             entry['cgroup'] = read(f'/proc/{pid}/cgroup')
             entry['oom_score_adj'] = read(f'/proc/{pid}/oom_score_adj')
