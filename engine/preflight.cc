@@ -75,8 +75,6 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
     if (threads && threads->size() > 1) obstacles.push_back(unsupported(p, "has exited while threads of it live on"));
     return;
   }
-  if (const auto timers = proc.text(p.pid, "timers"); timers && !timers->empty())
-    obstacles.push_back(unsupported(p, "has POSIX timers (timer_create)"));
   check_threads(proc, p, obstacles);
   check_label(proc, p, obstacles);
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pure parsers of /proc text. proc(5); fs/proc/{array,task_mmu,fd,base}.c.
+#include <signal.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -200,6 +202,49 @@ Result<std::vector<Limit>> parse_limits(std::string_view text) {
     out.push_back(limit);
   }
   return out;
+}
+
+namespace {
+
+// "signal: 60/00007fff86e452a8"
+bool timer_signal(PosixTimer& timer, std::string_view value) {
+  const auto slash = value.find('/');
+  return slash != std::string_view::npos && set(timer.signal, value.substr(0, slash)) &&
+         set(timer.value, value.substr(slash + 1), 16);
+}
+
+// "notify: signal/pid.2634"; "tid" instead of "pid" stands for SIGEV_THREAD_ID.
+bool timer_notify(PosixTimer& timer, std::string_view value) {
+  const auto slash = value.find('/'), dot = value.find('.');
+  if (slash == std::string_view::npos || dot == std::string_view::npos || dot < slash) return false;
+  const auto how = value.substr(0, slash), whom = value.substr(slash + 1, dot - slash - 1);
+  if (how != "signal" && how != "none" && how != "thread") return false;
+  timer.notify = whom == "tid"     ? SIGEV_THREAD_ID
+                 : how == "none"   ? SIGEV_NONE
+                 : how == "thread" ? SIGEV_THREAD
+                                   : SIGEV_SIGNAL;
+  return set(timer.target, value.substr(dot + 1));
+}
+
+}  // namespace
+
+Result<std::vector<PosixTimer>> parse_timers(std::string_view text) {
+  std::vector<PosixTimer> timers;
+  for (auto line : lines(text)) {
+    const auto colon = line.find(':');
+    if (colon == std::string_view::npos) return bad("timers", line);
+    const auto key = line.substr(0, colon), value = trim(line.substr(colon + 1));
+    if (key == "ID") timers.emplace_back();
+    if (timers.empty()) return bad("timers", line);
+    auto& timer = timers.back();
+    bool ok = true;
+    if (key == "ID") ok = set(timer.id, value);
+    if (key == "signal") ok = timer_signal(timer, value);
+    if (key == "notify") ok = timer_notify(timer, value);
+    if (key == "ClockID") ok = set(timer.clock, value);
+    if (!ok) return bad("timers", line);
+  }
+  return timers;
 }
 
 }  // namespace stasis::procfs

@@ -83,6 +83,16 @@ struct Limit {
 };
 Result<std::vector<Limit>> parse_limits(std::string_view text);
 
+// /proc/PID/timers, fs/proc/base.c show_timer(): what timer_create(2) has made, in no order.
+struct PosixTimer {
+  int id = 0, signal = 0;
+  uint64_t value = 0;  // sigev_value
+  int notify = 0;      // SIGEV_*
+  pid_t target = 0;    // with SIGEV_THREAD_ID the thread, in the pid namespace of this /proc
+  int clock = 0;
+};
+Result<std::vector<PosixTimer>> parse_timers(std::string_view text);
+
 struct NsId {
   uint64_t dev = 0, inode = 0;
   bool operator==(const NsId&) const = default;

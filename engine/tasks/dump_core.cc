@@ -14,6 +14,7 @@
 #include "engine/kernel/syscalls.h"
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/snapshot.h"
+#include "engine/tasks/timers.h"
 
 #ifndef PR_GET_TID_ADDRESS
 #define PR_GET_TID_ADDRESS 40
@@ -256,6 +257,7 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   if (score) tc.set_oom_score_adj(parse_int<int32_t>(trim(*score)).value_or(0));
   TRY(dump_mm(proc, p, out.mm));
   TRY(ask_process(p, tc, out.mm));
+  TRY(dump_posix_timers(proc, p, out.threads, out.extras));
   return out;
 }
 

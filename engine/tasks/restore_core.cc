@@ -17,6 +17,7 @@
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/restore_creds.h"
 #include "engine/tasks/seccomp.h"
+#include "engine/tasks/timers.h"
 
 namespace stasis::tasks {
 namespace {
@@ -40,19 +41,6 @@ Result<void> find_tids(const procfs::Procfs& proc, Driven& d) {
     d.tids.push_back(at->second);
   }
   return {};
-}
-
-void requeue(Batch& batch, const pb::signal_queue_entry& queue, pid_t pid, pid_t tid, bool shared) {
-  for (const auto& s : queue.signals()) {
-    siginfo_t info{};
-    std::memcpy(&info, s.siginfo().data(), std::min(s.siginfo().size(), sizeof(info)));
-    const auto at = batch.put(info);
-    if (shared)
-      batch.add(__NR_rt_sigqueueinfo, pid, info.si_signo, at);
-    else
-      batch.add(__NR_rt_tgsigqueueinfo, pid, tid, info.si_signo, at);
-    batch.must(cat("queue signal ", info.si_signo));
-  }
 }
 
 itimerval timer_value(const pb::itimer_entry& e) {
@@ -207,32 +195,6 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
-Result<void> restore_signals(Driven& d) {
-  Batch batch;
-  // Ignoring a signal discards it where it is pending: SIGCHLD of helpers and zombies.
-  const auto ignore = batch.put(kernel::KernelSigaction{1 /* SIG_IGN */, 0, 0, 0});
-  batch.add(__NR_rt_sigaction, SIGCHLD, ignore, 0, 8);
-  batch.must("rt_sigaction(SIGCHLD)");
-  int sig = 0;
-  for (const auto& e : d.image->tc().sigactions()) {
-    ++sig;
-    while (sig == SIGKILL || sig == SIGSTOP) ++sig;
-    if (sig > 64) break;
-    batch.add(__NR_rt_sigaction, sig,
-              batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
-    batch.must(cat("rt_sigaction(", sig, ")"));
-  }
-  const auto pid = static_cast<pid_t>(d.image->node.pid());
-  requeue(batch, d.image->tc().signals_s(), pid, pid, true);
-  TRY(d.runner.run_checked(batch));
-  for (size_t i = 0; i < d.tids.size(); ++i) {
-    Batch own;
-    requeue(own, d.image->threads[i].thread_core().signals_p(), pid, static_cast<pid_t>(d.image->tids[i]), false);
-    TRY(d.runner.run_checked(own, d.tids[i]));
-  }
-  return {};
-}
-
 Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   for (size_t i = 0; i < d.tids.size(); ++i)
     TRY(restore_scheduling(d.tids[i], d.image->threads[i].thread_core(), d.image->extras[i]));
@@ -265,6 +227,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
           batch.add(__NR_setitimer, which, batch.put(timer_value(*value)), 0);
           batch.must("setitimer");
         }
+      TRY(arm_posix_timers(d));
       batch.add(__NR_prctl, PR_SET_CHILD_SUBREAPER, tc.child_subreaper() ? 1 : 0);
       // As late as this, so that RLIMIT_AS, RLIMIT_NPROC and the like do not stop us.
       TRY(restore_limits(d));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <vector>
 
 #include "engine/base/result.h"
@@ -18,13 +19,14 @@ namespace stasis::tasks {
 struct Driven {
   const TaskImage* image = nullptr;
   remote::Runner runner;
-  std::vector<pid_t> tids;  // host tids, in the order of image->threads; leader first
-  bool as_client = false;   // ids are the engine's already (Options::client)
+  std::vector<pid_t> tids;          // host tids, in the order of image->threads; leader first
+  std::set<uint32_t> armed_timers;  // POSIX timers that run already
+  bool as_client = false;           // ids are the engine's already (Options::client)
 };
 
 // Creates the other threads; they are traced and stopped when this returns.
 Result<void> create_threads(const procfs::Procfs& proc, Driven& d);
-// Signal actions, then what was pending. A signal that children sent while they were set up
+// Signal actions, POSIX timers, then what was pending. A signal that children sent while they were set up
 // is discarded first.
 Result<void> restore_signals(Driven& d);
 // prlimit(2), scheduling, affinity, oom_score_adj: from outside.

@@ -9,6 +9,7 @@
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/tasks/seccomp.h"
+#include "engine/tasks/timers.h"
 
 namespace stasis::tasks {
 namespace {
@@ -36,8 +37,6 @@ Result<void> check_core(const pb::core_entry& core, const std::string& name, boo
       regs.gs_base() >= memory::kTaskSize)
     return corrupt(name, "registers point outside user space");
   if (!core.thread_core().has_creds()) return corrupt(name, "no credentials");
-  if (leader && core.tc().timers().posix_size() > 0)
-    return fail(Error(Code::kUnsupported, cat(name, ": POSIX timers cannot be restored yet")).about(name));
   return {};
 }
 
@@ -72,6 +71,7 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
     if (task.zombie) return {};
   }
   const auto& core = task.threads.front();
+  TRY(check_posix_timers(core.tc().timers(), tids, img("core", pid)));
   task.ids = core.has_ids() ? core.ids() : TRY(images.read<pb::task_kobj_ids_entry>(Kind::kIds, img("ids", pid)));
   task.mm = TRY(images.read<pb::mm_entry>(Kind::kMm, img("mm", pid)));
   TRY(memory::check_vmas(task.mm, img("mm", pid)));

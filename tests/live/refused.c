@@ -177,12 +177,6 @@ static void h_deleted_mapping(void) {
   close(fd);
   CHECK(unlink(path) == 0);
 }
-static void h_posix_timer(void) {
-  timer_t timer;
-  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
-  struct itimerspec far = {{0, 0}, {9999, 0}};
-  CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &far, NULL) == 0);
-}
 static void h_user_namespace(void) { child_in(CLONE_NEWUSER); }
 static void h_root_in_user_namespace(void) { CHECK(unshare(CLONE_NEWUSER) == 0); }
 static void h_nested_pid_namespace(void) { child_in(CLONE_NEWPID); }
@@ -223,7 +217,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
-    KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
+    KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};
 

@@ -33,7 +33,6 @@ REFUSALS = [
     ('sysv_shm', MEMORY, ['SYSV']),
     ('huge_pages', MEMORY, ['huge']),
     ('deleted_mapping', OTHER, ['deleted']),
-    ('posix_timer', OTHER, ['timer']),
     ('user_namespace', NAMESPACE, ['user']),
     ('root_in_user_namespace', NAMESPACE, ['user']),
     ('nested_pid_namespace', NAMESPACE, ['pid']),

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "engine/procfs/procfs.h"
+
+namespace stasis::procfs {
+namespace {
+
+TEST(ParseTimers, AsLinuxPrintsThem) {
+  const auto timers = parse_timers(
+      "ID: 500\nsignal: 40/00007ffe12345678\nnotify: signal/tid.6548\nClockID: 1\n"
+      "ID: 8\nsignal: 0/0000000000000007\nnotify: none/pid.6548\nClockID: -6\n"
+      "ID: 9\nsignal: 41/0\nnotify: thread/pid.6548\nClockID: 0\n");
+  ASSERT_TRUE(timers);
+  ASSERT_EQ(timers->size(), 3u);
+  EXPECT_EQ((*timers)[0].id, 500);
+  EXPECT_EQ((*timers)[0].signal, 40);
+  EXPECT_EQ((*timers)[0].value, 0x7ffe12345678u);
+  EXPECT_EQ((*timers)[0].notify, SIGEV_THREAD_ID);
+  EXPECT_EQ((*timers)[0].target, 6548);
+  EXPECT_EQ((*timers)[1].notify, SIGEV_NONE);
+  EXPECT_EQ((*timers)[1].clock, -6);
+  EXPECT_EQ((*timers)[2].notify, SIGEV_THREAD);
+}
+
+TEST(ParseTimers, NoneAndNonsense) {
+  ASSERT_TRUE(parse_timers(""));
+  EXPECT_TRUE(parse_timers("")->empty());
+  for (const char* text : {"signal: 1/0\n", "ID: x\n", "ID: 1\nsignal: 5\n", "ID: 1\nnotify: signal.5\n",
+                           "ID: 1\nnotify: often/pid.5\n", "ID 1\n"})
+    EXPECT_FALSE(parse_timers(text)) << text;
+}
+
+}  // namespace
+}  // namespace stasis::procfs
