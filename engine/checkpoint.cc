@@ -23,6 +23,7 @@
 #include "engine/namespaces/namespaces.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
+#include "engine/tasks/step_out.h"
 #include "mounts/content.h"
 #include "mounts/dump.h"
 #include "proto/inventory.pb.h"
@@ -261,7 +262,10 @@ Result<void> dump_everything(Dump& d) {
   // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
   std::map<pid_t, std::vector<memory::Vma>> vmas;
   for (auto& p : d.tree.processes())
-    if (!p.zombie) vmas[p.pid] = TRY(collect_vmas(d, p, files));
+    if (!p.zombie) {
+      vmas[p.pid] = TRY(collect_vmas(d, p, files));
+      TRY(tasks::step_out_of_vdso(p, vmas[p.pid]));
+    }
   TRY(infect(d.tree));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {

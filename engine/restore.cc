@@ -59,6 +59,7 @@ struct Plan {
   namespaces::NetPlan net;
   tasks::Pool pool;
   std::vector<memory::Premap> premaps;  // by task
+  std::vector<memory::VdsoPlan> vdsos;
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
   std::vector<std::pair<int, int>> join;  // namespace descriptor, CLONE_NEW*
@@ -180,11 +181,15 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   plan.premaps =
       into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
   const auto vdso = TRY(memory::own_vdso(proc));
-  const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
-  for (const auto& t : s.tasks)
-    if (!t.zombie)
-      TRY(memory::check_vdso(t, vdso, vdso_start,
-                             TRY(s.images->open_raw(cat("pages-", t.pagemap.pages_id, ".img"))).get()));
+  const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
+  plan.vdsos.resize(s.tasks.size());
+  bool redirected = false;
+  for (size_t i = 0; i < s.tasks.size(); ++i) {
+    if (s.tasks[i].zombie) continue;
+    plan.vdsos[i] = TRY(memory::plan_vdso(s, s.tasks[i], vdso, arena));
+    redirected |= plan.vdsos[i].redirect;
+  }
+  if (redirected) log::info("restore: the vDSO of this kernel is another one, calls into the old one are redirected");
   return plan;
 }
 
@@ -306,10 +311,10 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     if (task < 0 || s.tasks[static_cast<size_t>(task)].zombie) continue;
     tasks::Driven d{.image = &s.tasks[static_cast<size_t>(task)], .runner = runners[i], .tids = {stubs.host_pid(i)}};
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
-    const auto& premap = plan.premaps[static_cast<size_t>(task)];
-    TRY_CTX(memory::clear(d.runner, memory::unite(premap.kept, {{shared.begin(), shared.end()}})), name);
+    const memory::TaskPlan how{plan.premaps[static_cast<size_t>(task)], plan.vdsos[static_cast<size_t>(task)]};
+    TRY_CTX(memory::clear(d.runner, memory::unite(how.premap.kept, {{shared.begin(), shared.end()}})), name);
     TRY(check_interrupted());
-    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, premap, plan.pool), name);
+    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, how, plan.pool), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
   }

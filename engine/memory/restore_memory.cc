@@ -25,8 +25,6 @@ constexpr size_t kBatchCalls = 512;
 constexpr size_t kVectors = 256;            // per preadv
 constexpr uint64_t kReadBytes = 64u << 20;  // per preadv, far below what read(2) caps
 
-bool is_group(const procfs::Map& map) { return map.name == "[vdso]" || map.name.starts_with("[vvar"); }
-
 Result<void> flush(remote::Runner& runner, Batch& batch) {
   TRY(runner.run_checked(batch));
   batch = Batch();
@@ -44,18 +42,21 @@ bool is_kept(const Premap& premap, const pb::vma_entry& e) {
   return !is_vdso_group(e) && !intersect(premap.kept, {{e.start(), e.end()}}).empty();
 }
 
-Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+// Of the kernel's making, so not ours to make: all of it, or only its data if the code is kept.
+bool is_kernels(const VdsoPlan& vdso, const pb::vma_entry& e) {
+  return is_vdso_group(e) && !(vdso.redirect && (e.status() & kVmaVdso));
+}
+
+Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
                      const tasks::Pool& pool) {
+  const auto& [premap, vdso] = plan;
   Batch batch;
-  uint64_t vdso = 0;
-  for (const auto& e : task.mm.vmas())
-    if (is_vdso_group(e) && (vdso == 0 || e.start() < vdso)) vdso = e.start();
-  if (vdso) {
-    batch.add(__NR_arch_prctl, ARCH_MAP_VDSO_64_CODE, vdso);
+  if (vdso.at) {
+    batch.add(__NR_arch_prctl, ARCH_MAP_VDSO_64_CODE, vdso.at);
     batch.must("arch_prctl(ARCH_MAP_VDSO_64)");
   }
   for (const auto& e : task.mm.vmas()) {
-    if (is_vdso_group(e) || (e.status() & kVmaVsyscall) || is_kept(premap, e)) continue;
+    if (is_kernels(vdso, e) || (e.status() & kVmaVsyscall) || is_kept(premap, e)) continue;
     int flags = static_cast<int>(e.flags()) & (MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN | MAP_NORESERVE);
     int fd = -1;
     if (is_file_backed(e)) {
@@ -73,9 +74,9 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
   return flush(runner, batch);
 }
 
-bool inside_vdso(const tasks::TaskImage& task, uint64_t address) {
+bool inside_vdso(const tasks::TaskImage& task, const VdsoPlan& vdso, uint64_t address) {
   for (const auto& e : task.mm.vmas())
-    if (is_vdso_group(e) && address >= e.start() && address < e.end()) return true;
+    if (is_kernels(vdso, e) && address >= e.start() && address < e.end()) return true;
   return false;
 }
 
@@ -132,12 +133,13 @@ class PageReader {
   uint64_t offset_ = 0, bytes_ = 0;
 };
 
-Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
                                 const tasks::Pool& pool) {
+  const auto& [premap, vdso] = plan;
   PageReader reader(runner, pool);
   uint64_t pages = 0;
   for (const auto& source : task.sources) {
-    if (inside_vdso(task, source.start)) continue;
+    if (inside_vdso(task, vdso, source.start)) continue;
     pages += (source.end - source.start) / kernel::kPageSize;
     for (const auto& run : subtract({{source.start, source.end}}, premap.ready))
       TRY(reader.add(run, source.pages_id, source.offset + (run.start - source.start)));
@@ -146,10 +148,11 @@ Result<uint64_t> read_all_pages(remote::Runner& runner, const tasks::TaskImage& 
   return pages;
 }
 
-Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap) {
+Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan) {
+  const auto& [premap, vdso] = plan;
   Batch batch;
   for (const auto& e : task.mm.vmas()) {
-    if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
+    if (is_kernels(vdso, e) || (e.status() & kVmaVsyscall)) continue;
     const uint64_t size = e.end() - e.start();
     const int now = is_kept(premap, e) ? PROT_READ | PROT_WRITE : fill_protection(e, has_pages(task, e));
     if (now != static_cast<int>(e.prot())) {
@@ -204,53 +207,6 @@ Result<void> describe_mm(remote::Runner& runner, const tasks::TaskImage& task, c
 
 }  // namespace
 
-Result<VdsoLayout> own_vdso(const procfs::Procfs& proc) {
-  VdsoLayout layout;
-  uint64_t start = 0;
-  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps"))))) {
-    if (!is_group(map)) continue;
-    if (layout.parts.empty()) start = map.start;
-    layout.parts.emplace_back(map.start - start, map.size());
-    layout.size = map.end - start;
-    if (map.name == "[vdso]") layout.text_offset = map.start - start, layout.text_size = map.size();
-  }
-  return layout;
-}
-
-Result<uint64_t> own_vdso_start(const procfs::Procfs& proc) {
-  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
-    if (map.name == "[vdso]") return map.start;
-  return uint64_t{0};
-}
-
-Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uint64_t own_start, int pages_fd) {
-  auto differs = [&](const char* how) {
-    return fail(Error(Code::kKernelFeature, cat("pid ", task.node.pid(), ": the vDSO of this kernel ", how,
-                                                "; restoring on another kernel is not supported yet"))
-                    .about("[vdso]"));
-  };
-  std::vector<std::pair<uint64_t, uint64_t>> parts;
-  uint64_t start = 0, text = 0, text_size = 0;
-  for (const auto& e : task.mm.vmas()) {
-    if (!is_vdso_group(e)) continue;
-    if (parts.empty()) start = e.start();
-    parts.emplace_back(e.start() - start, e.end() - e.start());
-    if (e.status() & kVmaVdso) text = e.start(), text_size = e.end() - e.start();
-  }
-  if (parts.empty()) return {};
-  if (parts != own.parts) return differs("is laid out differently");
-  for (const auto& run : task.pagemap.runs) {
-    if (text < run.vaddr || text >= run.vaddr + run.nr_pages * kernel::kPageSize) continue;
-    std::vector<uint8_t> bytes(text_size);
-    const auto offset = static_cast<off_t>(run.file_offset + (text - run.vaddr));
-    if (::pread(pages_fd, bytes.data(), bytes.size(), offset) != static_cast<ssize_t>(bytes.size()))
-      return fail_sys(Code::kImageCorrupt, "read the vDSO of the images");
-    if (std::memcmp(bytes.data(), reinterpret_cast<void*>(own_start), bytes.size()) != 0)
-      return differs("has other contents");
-  }
-  return {};
-}
-
 Result<void> clear(remote::Runner& runner, const Runs& keep) {
   Batch batch;
   // glibc registered a restartable sequence area for the engine; the kernel would go on writing to it.
@@ -268,12 +224,13 @@ Result<void> clear(remote::Runner& runner, const Runs& keep) {
   return runner.run_checked(batch);
 }
 
-Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
                          const tasks::Pool& pool) {
-  TRY(map_all(runner, task, premap, pool));
-  TRY(discard(runner, premap));
-  const uint64_t pages = TRY(read_all_pages(runner, task, premap, pool));
-  TRY(protect(runner, task, premap));
+  TRY(map_all(runner, task, plan, pool));
+  TRY(discard(runner, plan.premap));
+  const uint64_t pages = TRY(read_all_pages(runner, task, plan, pool));
+  for (const auto& [at, code] : plan.vdso.patches) TRY(kernel::vm_write(runner.pid(), at, code.data(), code.size()));
+  TRY(protect(runner, task, plan));
   TRY(describe_mm(runner, task, pool));
   return pages;
 }

@@ -7,27 +7,22 @@
 
 #include "engine/base/result.h"
 #include "engine/memory/premap.h"
+#include "engine/memory/vdso.h"
 #include "engine/remote/runner.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
 
 namespace stasis::memory {
 
-struct VdsoLayout {
-  uint64_t size = 0;                                 // of [vvar*] and [vdso] together
-  std::vector<std::pair<uint64_t, uint64_t>> parts;  // offset, size of each mapping
-  uint64_t text_offset = 0, text_size = 0;           // of [vdso]
+struct TaskPlan {
+  Premap premap;
+  VdsoPlan vdso;
 };
-// Of this process, which is what a stub gets from ARCH_MAP_VDSO_64.
-Result<VdsoLayout> own_vdso(const procfs::Procfs& proc);
-// The vDSO of the images is that of this kernel, to the byte: calls into it must land right.
-Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uint64_t own_start, int pages_fd);
-Result<uint64_t> own_vdso_start(const procfs::Procfs& proc);
 
 // Unmaps everything but `keep`.
 Result<void> clear(remote::Runner& runner, const Runs& keep);
 // Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns the pages of the task.
-Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const Premap& premap,
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
                          const tasks::Pool& pool);
 
 }  // namespace stasis::memory

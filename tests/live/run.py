@@ -432,6 +432,46 @@ def run_external_tty(directory):
             os.close(fd)
 
 
+def run_other_vdso(directory, names_too):
+    """As if the images came from another kernel: another byte in the vDSO of the images, and without some of its names."""
+    program = Program('vdso_calls', 'host', directory)
+    images = os.path.join(directory, 'images')
+    os.mkdir(images)
+    try:
+        for _ in range(2):   # what is redirected once can be checkpointed and redirected again
+            Cli().dump(program, images, {})
+            until(program.gone, 'tasks are left after dump')
+            found = False
+            os.unlink(os.path.join(images, 'stasis-manifest.img'))
+            for path in glob.glob(os.path.join(images, 'pages-*.img')):
+                with open(path, 'r+b') as file:
+                    data = file.read()
+                    at = data.find(b'LINUX_2.6\0')
+                    while at >= 0:
+                        page = at & ~4095
+                        if data[page:page + 4] == b'\x7fELF':
+                            file.seek(at + 6)
+                            file.write(b'7')
+                            found = True
+                            if names_too:
+                                for name in (b'__vdso_clock_gettime\0', b'__vdso_gettimeofday\0'):
+                                    here = data.find(name, page)
+                                    check(here >= 0, f'no {name} in the vDSO')
+                                    file.seek(here)
+                                    file.write(b'X')
+                        at = data.find(b'LINUX_2.6\0', at + 1)
+            check(found, 'no vDSO in the images')
+            program.pid = Cli().restore(program, images, {})
+            program.pids.append(program.pid)
+            said = tasks.read(os.path.join(images, 'restore.log'))
+            check('are redirected' in said, 'the engine took it for this kernel\'s vDSO')
+            shutil.rmtree(images)
+            os.mkdir(images)
+        program.finish()
+    finally:
+        program.clean()
+
+
 def programs():
     found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
     return [name for name in found if name not in SPECIAL]
@@ -461,6 +501,8 @@ def all_tests(native, peer):
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
     yield 'live external_tty/cli', run_external_tty
+    yield 'live vdso_calls/another_kernel', lambda d: run_other_vdso(d, False)
+    yield 'live vdso_calls/another_kernel/some', lambda d: run_other_vdso(d, True)
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 
