@@ -148,7 +148,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
   if (options.cgroup_mode != CgroupMode::kIgnore)
     find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
-  const auto map_context = TRY(memory::map_context(proc));
+  const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))

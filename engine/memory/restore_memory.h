@@ -26,6 +26,8 @@ Result<uint64_t> own_vdso_start(const procfs::Procfs& proc);
 // Unmaps everything but [keep_begin, keep_end).
 Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_end);
 // Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns pages read.
-Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool);
+using Segments = std::map<uint64_t, namespaces::Segment>;
+Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const tasks::Pool& pool,
+                         const Segments& segments);
 
 }  // namespace stasis::memory

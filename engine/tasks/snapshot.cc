@@ -161,6 +161,16 @@ Result<void> open_as_mapped(Snapshot& s) {
   return {};
 }
 
+Result<void> check_segment(const Snapshot& s, const pb::vma_entry& vma, const std::string& name) {
+  const auto at = s.segments.find(vma.shmid());
+  if (at == s.segments.end()) return corrupt(name, cat("System V segment ", vma.shmid(), " is not in the images"));
+  const uint64_t page = at->second.huge_page ? at->second.huge_page : image::kPageSize;
+  const uint64_t size = (at->second.size + page - 1) / page * page;
+  if (vma.pgoff() >= size || vma.end() - vma.start() > size - vma.pgoff())
+    return corrupt(name, cat("System V segment ", vma.shmid(), " is shorter than mapping ", hex(vma.start())));
+  return {};
+}
+
 Result<void> check_threads(const Snapshot& s) {
   std::set<uint32_t> ids;
   for (const auto& task : s.tasks) {
@@ -226,14 +236,17 @@ Result<Snapshot> load(const image::Reader& images) {
   if (s.namespaces & (CLONE_NEWUSER | 0x80 /* CLONE_NEWTIME */))
     return fail(
         Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
+  if (s.namespaces & CLONE_NEWIPC) s.segments = TRY(namespaces::load_segments(s.tasks.front().ids.ipc_ns_id(), images));
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;
     if (namespaces::owned_flags(task.ids, s.tasks.front().ids) & ~0ul)
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
-    for (const auto& vma : task.mm.vmas())
+    for (const auto& vma : task.mm.vmas()) {
       if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
+      if (memory::is_sysv(vma)) TRY(check_segment(s, vma, img("mm", task.node.pid())));
+    }
   }
   TRY(open_as_mapped(s));
   TRY(plan_seals(s));
