@@ -383,6 +383,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   files_env.images = &images, files_env.proc = proc.fd(), files_env.memfds = &snapshot.memfds;
+  files_env.ghosts = &snapshot.ghosts;
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   tasks::StubEnv env{.snapshot = snapshot,

@@ -75,7 +75,6 @@ std::optional<std::string> refuse(const MapContext& context, const procfs::Map& 
   if (map.name.starts_with("anon_inode:")) return map.name;
   if (map.name.starts_with("socket:")) return "a packet socket ring";
   if (map.inode == 0 && map.shared) return "shared anonymous memory";
-  if (map.inode != 0 && map.name.ends_with(" (deleted)")) return "a mapping of a deleted file";
   if (map.inode != 0 && !map.name.starts_with("/")) return cat("a mapping of ", map.name);
   if (map.inode == 0 && map.name.starts_with("[") && map.name != "[heap]" && map.name != "[stack]" &&
       !map.name.starts_with("[anon:") && !map.name.starts_with("[stack:"))

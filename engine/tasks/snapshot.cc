@@ -96,6 +96,7 @@ Result<uint32_t> add_file(Snapshot& s, const pb::file_entry& like, uint32_t acce
   else
     file.mutable_reg()->set_id(id), file.mutable_reg()->set_flags(access), file.mutable_reg()->set_pos(0);
   s.files[id] = std::move(file);
+  if (const auto ghost = s.ghosts.find(like.id()); ghost != s.ghosts.end()) s.ghosts[id] = ghost->second;
   return id;
 }
 
@@ -189,7 +190,7 @@ Result<void> check_threads(const Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"remap-fpath.img", "filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -215,6 +216,7 @@ Result<Snapshot> load(const image::Reader& images) {
     s.files[id] = std::move(file);
   }
   s.memfds = TRY(files::load_memfds(images));
+  s.ghosts = TRY(files::load_ghosts(images));
   if (images.exists("pipes-data.img")) {
     auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
     pb::pipe_data_entry entry;
