@@ -147,6 +147,11 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
   auto vmas = memory::classify(d.map_context, TRY(d.proc.smaps(p.pid)), p.pid, obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   for (auto& vma : vmas) {
+    const auto segment = vma.entry.shmid();
+    if ((vma.entry.status() & memory::kVmaSysvipc) && !d.shared.has_segment(segment))
+      return fail(Error(Code::kUnsupportedMemory,
+                        cat("pid ", p.pid, " maps the System V segment ", segment, " of another ipc namespace"))
+                      .about(cat("pid ", p.pid)));
     if (vma.shared_object) TRY(d.shared.add(d.proc, p.pid, vma));
     if (!vma.file_backed) continue;
     const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
@@ -213,6 +218,7 @@ Result<void> dump_tree(Dump& d) {
 
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
+  if (!out.remaps.empty()) TRY(d.images.put_all(Kind::kRemapFpath, "remap-fpath.img", out.remaps));
   if (!out.memfds.empty()) TRY(d.images.put_all(Kind::kMemfdInode, "memfd.img", out.memfds));
   auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
   for (const auto& [id, pipe] : out.pipes) {
@@ -257,7 +263,7 @@ Result<void> dump_everything(Dump& d) {
 
   TRY(dump_tree(d));
   const auto sets = TRY(dump_cgroups(d));
-  TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.options, d.ids, d.images));
+  TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.options, d.ids, d.images, d.shared));
   TRY(dump_mounts(d));
   // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
   std::map<pid_t, std::vector<memory::Vma>> vmas;
@@ -340,7 +346,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
          .proc = proc,
          .tree = tree,
          .images = images,
-         .map_context = TRY(memory::map_context(proc)),
+         .map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0)),
          .shared = memory::SharedObjects(images, first_shared),
          .owned = owned};
   d.stats.freezing_us = freezing_us;

@@ -49,6 +49,7 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   files_env.images = &images, files_env.proc = received.proc.get(), files_env.memfds = &snapshot.memfds;
+  files_env.ghosts = &snapshot.ghosts;
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
   env.pool = tasks::make_pool(snapshot, received.orders.pool_base);

@@ -157,7 +157,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (options.cgroup_mode != CgroupMode::kIgnore)
     find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
   check_sharing(processes, obstacles);
-  const auto map_context = TRY(memory::map_context(proc));
+  const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
       obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))
@@ -168,7 +168,10 @@ Result<std::vector<Error>> look_once(const Options& options) {
     auto pidfd = kernel::pidfd_open(p.pid);
     if (!pidfd) continue;  // ended meanwhile
     files::find_obstacles(env, p.pid, pidfd->get(), obstacles);
-    if (const auto maps = proc.smaps(p.pid)) (void)memory::classify(map_context, *maps, p.pid, obstacles);
+    if (const auto maps = proc.smaps(p.pid))
+      for (const auto& vma : memory::classify(map_context, *maps, p.pid, obstacles))
+        if (vma.file_backed && !(vma.entry.status() & memory::kVmaMemfd) && vma.map.name.ends_with(" (deleted)"))
+          files::find_mapped_obstacles(env, p.pid, vma.map.start, vma.map.end, obstacles);
     if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
     // What a process that ended during the look gave is no obstacle.
     if (kernel::pidfd_wait_exit(pidfd->get(), 0))

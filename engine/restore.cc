@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -171,6 +172,9 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   }
   const bool into = options.into.pid != 0;
   if (!into) TRY(plan_namespaces(proc, s, options, keep, plan));
+  if (!into && !s.segments.empty() && !(plan.new_namespaces & CLONE_NEWIPC))
+    return fail(Code::kUnsupportedNamespace,
+                "the images hold System V shared memory, which is not put into a namespace that was there before");
   if (plan.new_namespaces & CLONE_NEWNET)
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
@@ -285,13 +289,15 @@ Result<void> end_the_dead(const tasks::Snapshot& s, const Plan& plan, tasks::Stu
   return {};
 }
 
-// Every task has its mappings now: no more may be writable from here on.
-Result<void> add_late_seals(const tasks::Snapshot& s, const tasks::Pool& pool, remote::Runner& runner) {
+// Every task has its mappings now: no more writable ones of sealed files, and removed segments live by theirs alone.
+Result<void> close_shared_memory(const tasks::Snapshot& s, const tasks::Pool& pool, remote::Runner& runner) {
   remote::Batch batch;
   for (const auto& [file, seals] : s.late_seals) {
     batch.add(__NR_fcntl, pool.file.at(file), F_ADD_SEALS, seals);
     batch.must("fcntl(F_ADD_SEALS) of a memfd");
   }
+  for (const auto& [id, segment] : s.segments)
+    if (segment.removed) batch.add(__NR_shmctl, id, IPC_RMID, 0), batch.must(cat("shmctl(IPC_RMID) of segment ", id));
   return runner.run_checked(batch);
 }
 
@@ -314,11 +320,11 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     const memory::TaskPlan how{plan.premaps[static_cast<size_t>(task)], plan.vdsos[static_cast<size_t>(task)]};
     TRY_CTX(memory::clear(d.runner, memory::unite(how.premap.kept, {{shared.begin(), shared.end()}})), name);
     TRY(check_interrupted());
-    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, how, plan.pool), name);
+    pages += TRY_CTX(memory::rebuild(d.runner, *d.image, how, plan.pool, s.segments), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
     driven.push_back(std::move(d));
   }
-  TRY(add_late_seals(s, plan.pool, driven.front().runner));
+  TRY(close_shared_memory(s, plan.pool, driven.front().runner));
   return pages;
 }
 
@@ -398,6 +404,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   files::RestoreEnv files_env{
       .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
   files_env.images = &images, files_env.proc = proc.fd(), files_env.memfds = &snapshot.memfds;
+  files_env.ghosts = &snapshot.ghosts;
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   tasks::StubEnv env{.snapshot = snapshot,

@@ -10,6 +10,13 @@
 #include "engine/kernel/syscalls.h"
 
 namespace stasis::files {
+namespace {
+
+std::string map_link(uint64_t start, uint64_t end) {
+  return cat("map_files/", hex(start).substr(2), "-", hex(end).substr(2));
+}
+
+}  // namespace
 
 Result<std::vector<Candidate>> read_fds(const procfs::Procfs& proc, pid_t pid, int pidfd) {
   std::vector<Candidate> out;
@@ -55,6 +62,12 @@ void find_obstacles(const DumpEnv& env, pid_t pid, int pidfd, std::vector<Error>
     else if (c.error().code() != Code::kTaskGone)
       note(std::move(c));
   }
+}
+
+void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64_t end, std::vector<Error>& obstacles) {
+  auto c = read_special(env.proc, pid, map_link(start, end));
+  if (!c) return;  // not mapped any more
+  if (auto path = path_in_container(*c, env); !path) obstacles.push_back(std::move(path).error());
 }
 
 Result<uint32_t> Collector::id_of(const Candidate& c) {
@@ -107,8 +120,7 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
 }
 
 Result<uint32_t> Collector::dump_mapped(pid_t pid, uint64_t start, uint64_t end, int open_flags) {
-  const std::string link = cat("map_files/", hex(start).substr(2), "-", hex(end).substr(2));
-  auto c = TRY(read_special(env_.proc, pid, link));
+  auto c = TRY(read_special(env_.proc, pid, map_link(start, end)));
   return dump_path(std::move(c), open_flags);
 }
 

@@ -25,6 +25,9 @@ Result<Candidate> read_special(const procfs::Procfs& proc, pid_t pid, const std:
 // Every obstacle in the open files of one process.
 void find_obstacles(const DumpEnv& env, pid_t pid, int pidfd, std::vector<Error>& obstacles);
 
+// The same for a file that is mapped at [start, end).
+void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64_t end, std::vector<Error>& obstacles);
+
 class Collector {
  public:
   Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {}

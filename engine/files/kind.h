@@ -54,6 +54,8 @@ struct DumpOutput {
   image::Writer* images = nullptr;
   memory::SharedObjects* shared = nullptr;
   std::vector<pb::memfd_inode_entry> memfds;
+  std::map<std::pair<dev_t, ino_t>, uint32_t> ghosts;  // deleted files -> ghost-file-ID
+  std::vector<pb::remap_file_path_entry> remaps;
   std::vector<pb::file_entry> files;
   struct PipeData {
     pb::pipe_data_entry entry;
@@ -79,6 +81,8 @@ struct RestoreEnv {
   int proc = -1;  // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
   std::map<uint64_t, Fd> open_memfds;
+  const std::map<uint32_t, uint32_t>* ghosts = nullptr;  // file id -> ghost-file-ID
+  std::map<uint32_t, Fd> open_ghosts;
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
@@ -124,7 +128,15 @@ Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& t
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.
 uint32_t late_seals(const pb::memfd_inode_entry& inode);
-// regular.cc, used also for cwd, root, executable and mapped files.
+// regular.cc, used also for cwd, root, executable and mapped files. Of a deleted file: the path it had.
 Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
+// ghost.cc: regular files without a name.
+bool is_deleted(const Candidate& candidate);
+// The path it had, or why it cannot be kept.
+Result<std::string> check_ghost(const Candidate& candidate, const DumpEnv& env);
+Result<std::string> dump_ghost(const Candidate& candidate, const DumpEnv& env, DumpOutput& out, uint32_t file_id);
+// File id -> ghost-file-ID of all in the images, whose contents are checked.
+Result<std::map<uint32_t, uint32_t>> load_ghosts(const image::Reader& images);
+Result<Fd> restore_ghost(uint32_t id, const pb::reg_file_entry& reg, RestoreEnv& env);
 
 }  // namespace stasis::files

@@ -2,10 +2,8 @@
 // Memory files, memfd_create(2): name, size, owner, mode, seals and contents, kept once per inode, and every open file
 // description of them. A mapped memfd is a file here too. Contents: engine/memory/shared.h.
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,14 +40,9 @@ dev_t shmem_device() {
   return device;
 }
 
-uint64_t huge_page_of(int fd) {
-  struct statfs fs {};
-  return ::fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : 0;
-}
-
 bool matches(const Candidate& c) {
   return S_ISREG(c.st.st_mode) && c.st.st_nlink == 0 && c.link.starts_with(kPrefix) && c.link.ends_with(kDeleted) &&
-         (c.st.st_dev == shmem_device() || huge_page_of(c.copy.get()) != 0);
+         (c.st.st_dev == shmem_device() || memory::huge_page_of(c.copy.get()) != 0);
 }
 
 Result<void> check(const Candidate& c, const DumpEnv&) { return check_owner(c); }
@@ -72,7 +65,7 @@ Result<uint64_t> dump_inode(const Candidate& c, DumpOutput& out) {
   inode.set_shmid(static_cast<uint32_t>(id));
   inode.set_seals(static_cast<uint32_t>(seals));
   inode.set_inode_id(id);
-  if (const uint64_t huge = huge_page_of(file.get()))
+  if (const uint64_t huge = memory::huge_page_of(file.get()))
     inode.set_hugetlb_flag(MFD_HUGETLB | static_cast<uint32_t>(std::countr_zero(huge)) << 26);
   pb::shmem_extra extra;
   extra.set_shmid(id);

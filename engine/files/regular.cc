@@ -59,8 +59,7 @@ std::unexpected<Error> outside(const Candidate& c) {
 }  // namespace
 
 Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
-  if (c.st.st_nlink == 0 || c.link.ends_with(" (deleted)"))
-    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is deleted")).about(c.name()));
+  if (is_deleted(c)) return check_ghost(c, env);
   const bool mount_known = !env.mounts || env.mounts->find(c.info.mnt_id) != nullptr;
   const auto found = mount_known ? stat_in_container(env, c.link) : Result<struct stat>(outside(c));
   if (found && same_file(*found, c.st)) return c.link;
@@ -88,14 +87,14 @@ Result<void> check(const Candidate& c, const DumpEnv& env) {
   return {};
 }
 
-Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput&, pb::file_entry& entry) {
+Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
   auto& reg = *entry.mutable_reg();
   entry.set_type(pb::REG);
   reg.set_id(entry.id());
   reg.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
   reg.set_pos(c.info.pos);
   set_no_owner(reg.mutable_fown());
-  reg.set_name(TRY(path_in_container(c, env)));
+  reg.set_name(TRY(is_deleted(c) ? dump_ghost(c, env, out, entry.id()) : path_in_container(c, env)));
   reg.set_mnt_id(env.mounts && env.mounts->find(c.info.mnt_id) ? c.info.mnt_id : -1);
   if (S_ISREG(c.st.st_mode)) reg.set_size(static_cast<uint64_t>(c.st.st_size));
   reg.set_mode(c.st.st_mode);
@@ -113,6 +112,9 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   // CRIU writes names relative to the root with or without the slash.
   const std::string path = reg.name()[0] == '/' ? reg.name() : "/" + reg.name();
   if (const int given = inherited_fd(env.options, reg.name()); given >= 0) return dup_at_least(given);
+  if (env.ghosts)
+    if (const auto ghost = env.ghosts->find(entry.id()); ghost != env.ghosts->end())
+      return restore_ghost(ghost->second, reg, env);
   struct stat st {};
   if (::lstat(path.c_str(), &st) < 0) {
     if (errno == ENOENT || errno == ENOTDIR) return differs(reg, "is missing");

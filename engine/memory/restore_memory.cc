@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/memory/restore_memory.h"
 
+#include <fcntl.h>
 #include <linux/rseq.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -66,12 +68,38 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
     } else {
       flags |= MAP_ANONYMOUS;
     }
+    if (is_sysv(e)) flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;  // keeps the place for attach_segments()
     batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)),
               flags | MAP_FIXED_NOREPLACE, fd, fd >= 0 ? e.pgoff() : 0);
     batch.must(cat("mmap ", hex(e.start())));
     if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
   }
   return flush(runner, batch);
+}
+
+// Segments are attached by shmat(2) alone, as a whole, anywhere; what is mapped of them is then moved to its place.
+Result<void> attach_segments(remote::Runner& runner, const tasks::TaskImage& task, const Segments& segments) {
+  for (const auto& e : task.mm.vmas()) {
+    if (!is_sysv(e)) continue;
+    const auto& segment = segments.at(e.shmid());
+    const uint64_t page = segment.huge_page ? segment.huge_page : kernel::kPageSize;
+    const uint64_t whole = (segment.size + page - 1) / page * page, size = e.end() - e.start();
+    const bool writes = e.has_fdflags() ? (e.fdflags() & O_ACCMODE) == O_RDWR : (e.prot() & PROT_WRITE) != 0;
+    Batch attach;
+    const size_t call = attach.add(__NR_shmat, e.shmid(), 0, writes ? 0 : SHM_RDONLY);
+    attach.must(cat("shmat of segment ", e.shmid()));
+    TRY(runner.run_checked(attach));
+    const auto at = static_cast<uint64_t>(attach.result(call));
+    Batch place;
+    place.add(__NR_mremap, at + e.pgoff(), size, size, MREMAP_MAYMOVE | MREMAP_FIXED, e.start());
+    place.must(cat("mremap ", hex(e.start())));
+    if (e.pgoff()) place.add(__NR_munmap, at, e.pgoff());
+    if (const uint64_t end = e.pgoff() + size; end < whole) place.add(__NR_munmap, at + end, whole - end);
+    place.add(__NR_mprotect, e.start(), size, e.prot());
+    place.must(cat("mprotect ", hex(e.start())));
+    TRY(runner.run_checked(place));
+  }
+  return {};
 }
 
 bool inside_vdso(const tasks::TaskImage& task, const VdsoPlan& vdso, uint64_t address) {
@@ -225,8 +253,9 @@ Result<void> clear(remote::Runner& runner, const Runs& keep) {
 }
 
 Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
-                         const tasks::Pool& pool) {
+                         const tasks::Pool& pool, const Segments& segments) {
   TRY(map_all(runner, task, plan, pool));
+  TRY(attach_segments(runner, task, segments));
   TRY(discard(runner, plan.premap));
   const uint64_t pages = TRY(read_all_pages(runner, task, plan, pool));
   for (const auto& [at, code] : plan.vdso.patches) TRY(kernel::vm_write(runner.pid(), at, code.data(), code.size()));

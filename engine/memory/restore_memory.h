@@ -21,8 +21,9 @@ struct TaskPlan {
 
 // Unmaps everything but `keep`.
 Result<void> clear(remote::Runner& runner, const Runs& keep);
+using Segments = std::map<uint64_t, namespaces::Segment>;
 // Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns the pages of the task.
 Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
-                         const tasks::Pool& pool);
+                         const tasks::Pool& pool, const Segments& segments);
 
 }  // namespace stasis::memory

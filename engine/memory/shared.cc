@@ -98,6 +98,19 @@ uint64_t huge_size(uint64_t flags) {
   return !(flags & MAP_HUGETLB) ? 0 : shift ? uint64_t{1} << shift : uint64_t{2} << 20;
 }
 
+uint64_t huge_page_of(int fd) {
+  struct statfs fs {};
+  return ::fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : 0;
+}
+
+Result<Fd> open_own_mapping(void* at) {
+  const auto proc = TRY(procfs::Procfs::open());
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+    if (map.start == reinterpret_cast<uint64_t>(at))
+      return proc.open_file(::getpid(), map_file(map.start, map.end), O_RDONLY);
+  return fail(Code::kInternal, "a mapping of our own is not in /proc/self/maps");
+}
+
 Result<uint64_t> SharedObjects::id_of(int fd) {
   struct stat st {};
   if (::fstat(fd, &st) < 0) return fail_sys("fstat", "shared memory");
@@ -126,11 +139,9 @@ Result<void> SharedObjects::add(const procfs::Procfs& proc, pid_t pid, Vma& vma)
 
 Result<void> SharedObjects::dump(int fd, uint64_t id) {
   struct stat st {};
-  struct statfs fs {};
-  if (::fstat(fd, &st) < 0 || ::fstatfs(fd, &fs) < 0) return fail_sys("fstat", "shared memory");
-  const uint64_t block = fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : 0;
+  if (::fstat(fd, &st) < 0) return fail_sys("fstat", "shared memory");
   const uint32_t pages_id = next_pages_++;
-  Copy copy{fd, static_cast<uint64_t>(st.st_size), block,
+  Copy copy{fd, static_cast<uint64_t>(st.st_size), huge_page_of(fd),
             TRY(image::PagemapWriter::create(*images_, image::shmem_pagemap_name(id), pages_id)),
             TRY(images_->open_raw(image::pages_name(pages_id)))};
   TRY(copy.all());

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,10 @@ class SharedObjects {
   // Contents of an object under a number that the caller has chosen.
   Result<void> dump(int fd, uint64_t id);
 
+  // Ids of the System V segments that were dumped.
+  void add_segment(uint64_t id) { segments_.insert(id); }
+  bool has_segment(uint64_t id) const { return segments_.contains(id); }
+
   uint64_t pages_written() const { return pages_written_; }
 
  private:
@@ -42,6 +47,7 @@ class SharedObjects {
   uint64_t next_id_ = uint64_t{1} << 31;  // above every id of a System V segment, which CRIU numbers likewise
   uint64_t pages_written_ = 0;
   std::map<std::pair<dev_t, ino_t>, uint64_t> known_;
+  std::set<uint64_t> segments_;
 };
 
 // One object of the images.
@@ -65,9 +71,14 @@ Result<void> fill_shared(const image::Reader& images, const image::Pagemap& page
 // The same where it is mapped already.
 Result<void> fill_mapped(const image::Reader& images, const image::Pagemap& pagemap, void* at, uint64_t size);
 
+// The file behind a mapping of this process that begins at `at`.
+Result<Fd> open_own_mapping(void* at);
+// Bytes of a huge page of the hugetlbfs that a file is on; 0: it is on another file system.
+uint64_t huge_page_of(int fd);
+
 // mmap(2) flag bits that say which size the huge pages have: MAP_HUGETLB and MAP_HUGE_*; memfd_create(2) has the same.
 uint32_t huge_flags(uint64_t page_size);
-// 0 if the bits name no size. `fallback`: the size that MAP_HUGETLB alone means.
+// Without a size they mean that of x86: 2 MiB. 0: no huge pages.
 uint64_t huge_size(uint64_t flags);
 
 }  // namespace stasis::memory

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/memory/vma.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -54,6 +55,10 @@ bool is_memfd(const MapContext& context, const procfs::Map& map) {
   return map.name.starts_with("/memfd:") && (on_shmem(context, map) || map.flag("ht"));
 }
 
+bool is_sysv(const MapContext& context, const procfs::Map& map) {
+  return map.shared && map.name.starts_with("/SYSV") && (on_shmem(context, map) || map.flag("ht"));
+}
+
 bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 
 // What kind it is, or why it cannot be carried over.
@@ -61,13 +66,15 @@ std::optional<std::string> refuse(const MapContext& context, const procfs::Map& 
   for (const auto& r : kRefused)
     if (map.flag(r.flag)) return r.what;
   if (is_shared_anonymous(context, map)) return std::nullopt;
-  if (map.name.starts_with("/SYSV")) return "System V shared memory";
+  if (is_sysv(context, map)) {
+    if (context.own_ipc) return std::nullopt;
+    return "System V shared memory of the host's ipc namespace, which others may change or remove meanwhile";
+  }
   if (is_memfd(context, map)) return std::nullopt;
   if (map.name.starts_with("/[aio]")) return "an AIO context";
   if (map.name.starts_with("anon_inode:")) return map.name;
   if (map.name.starts_with("socket:")) return "a packet socket ring";
   if (map.inode == 0 && map.shared) return "shared anonymous memory";
-  if (map.inode != 0 && map.name.ends_with(" (deleted)")) return "a mapping of a deleted file";
   if (map.inode != 0 && !map.name.starts_with("/")) return cat("a mapping of ", map.name);
   if (map.inode == 0 && map.name.starts_with("[") && map.name != "[heap]" && map.name != "[stack]" &&
       !map.name.starts_with("[anon:") && !map.name.starts_with("[stack:"))
@@ -79,6 +86,7 @@ uint32_t status_of(const MapContext& context, const procfs::Map& map) {
   if (is_shared_anonymous(context, map)) return kVmaRegular | kVmaAnonShared;
   if (map.name == "[vdso]") return kVmaRegular | kVmaVdso | kVmaAnonPrivate;
   if (is_vvar(map.name)) return kVmaRegular | kVmaVvar | kVmaAnonPrivate;
+  if (is_sysv(context, map)) return kVmaRegular | kVmaAnonShared | kVmaSysvipc;
   if (is_memfd(context, map)) return kVmaRegular | kVmaMemfd | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.inode != 0) return kVmaRegular | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.name == "[heap]") return kVmaRegular | kVmaHeap | kVmaAnonPrivate;
@@ -88,14 +96,14 @@ uint32_t status_of(const MapContext& context, const procfs::Map& map) {
 
 }  // namespace
 
-Result<MapContext> map_context(const procfs::Procfs& proc) {
+Result<MapContext> map_context(const procfs::Procfs& proc, bool own_ipc) {
   void* at = ::mmap(nullptr, kernel::kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return fail_sys("mmap of shared memory");
   auto text = proc.text(::getpid(), "maps");
   ::munmap(at, kernel::kPageSize);
   for (const auto& map : TRY(procfs::parse_smaps(TRY(std::move(text)))))
     if (map.start <= reinterpret_cast<uint64_t>(at) && map.end > reinterpret_cast<uint64_t>(at))
-      return MapContext{map.dev_major, map.dev_minor};
+      return MapContext{map.dev_major, map.dev_minor, own_ipc};
   return fail(Code::kInternal, "a mapping of our own is not in /proc/self/maps");
 }
 
@@ -117,9 +125,11 @@ std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::M
     e.set_end(map.end);
     e.set_status(status_of(context, map));
     vma.file_backed = (e.status() & (kVmaFilePrivate | kVmaFileShared)) != 0;
-    vma.shared_object = (e.status() & kVmaAnonShared) != 0;
-    e.set_pgoff(vma.file_backed || vma.shared_object ? map.offset : 0);
-    e.set_shmid(0);
+    const bool sysv = is_sysv(e);
+    vma.shared_object = is_shared_anonymous(e);
+    e.set_pgoff(vma.file_backed || vma.shared_object || sysv ? map.offset : 0);
+    e.set_shmid(sysv ? map.inode : 0);  // which the kernel makes the id of the segment
+    if (sysv) e.set_fdflags(map.flag("mw") ? O_RDWR : O_RDONLY);
     e.set_prot((map.read ? PROT_READ : 0) | (map.write ? PROT_WRITE : 0) | (map.exec ? PROT_EXEC : 0));
     uint32_t flags = map.shared ? MAP_SHARED : MAP_PRIVATE;
     if (!vma.file_backed) flags |= MAP_ANONYMOUS;
@@ -152,12 +162,12 @@ Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {
     if (e.status() & kVmaVsyscall) continue;
     if (e.end() > kTaskSize) return bad("lies outside user space");
     last = e.end();
-    if (e.status() & (kVmaSysvipc | kVmaSocket | kVmaAioring))
+    if (e.status() & (kVmaSocket | kVmaAioring))
       return fail(Error(Code::kUnsupportedMemory,
                         cat(image_name, ": the kind of memory at ", hex(e.start()), " cannot be restored yet"))
                       .about(image_name));
     if (e.pgoff() % kernel::kPageSize || e.pgoff() >= uint64_t{1} << 62) return bad("begins within a page of its file");
-    if (is_shared_anonymous(e) && !(e.flags() & MAP_SHARED)) return bad("is shared memory and not shared");
+    if ((e.status() & kVmaAnonShared) && !(e.flags() & MAP_SHARED)) return bad("is shared memory and not shared");
     if (!(e.status() & (kVmaAnonShared | kVmaFilePrivate | kVmaFileShared | kVmaAnonPrivate | kVmaVdso | kVmaVvar)))
       return bad("is of an unknown kind");
     if (e.prot() & ~uint32_t{PROT_READ | PROT_WRITE | PROT_EXEC}) return bad("has an unknown protection");
@@ -173,6 +183,7 @@ bool is_file_backed(const pb::vma_entry& entry) { return (entry.status() & (kVma
 bool is_shared_anonymous(const pb::vma_entry& entry) {
   return (entry.status() & kVmaAnonShared) != 0 && !(entry.status() & kVmaSysvipc);
 }
+bool is_sysv(const pb::vma_entry& entry) { return (entry.status() & kVmaSysvipc) != 0; }
 bool is_vdso_group(const pb::vma_entry& entry) { return (entry.status() & (kVmaVdso | kVmaVvar)) != 0; }
 
 std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size) {

@@ -32,8 +32,9 @@ struct Vma {
 // What tells the kernel's own files from those of a container that have the same names.
 struct MapContext {
   uint32_t shmem_major = 0, shmem_minor = 0;  // device of the kernel's own shmem mount
+  bool own_ipc = false;                       // the container has an ipc namespace for itself
 };
-Result<MapContext> map_context(const procfs::Procfs& proc);
+Result<MapContext> map_context(const procfs::Procfs& proc, bool own_ipc);
 
 // The mappings of a task. Errors, one per mapping of a kind that cannot be carried over,
 // go to `obstacles`. [vsyscall] is not a mapping of the task and is left out.
@@ -50,6 +51,7 @@ int fill_protection(const pb::vma_entry& entry, bool has_pages);
 bool is_file_backed(const pb::vma_entry& entry);
 bool is_vdso_group(const pb::vma_entry& entry);  // [vdso] and every [vvar*]
 bool is_shared_anonymous(const pb::vma_entry& entry);
+bool is_sysv(const pb::vma_entry& entry);
 
 // The lowest 2 MiB-aligned address range of `size` bytes that no mapping of `taken` covers.
 std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ipc_namespaces(7): the limits of System V IPC and POSIX message queues -> ipcns-var-ID.img.
-// Objects themselves are refused for now.
+// Semaphores and message queues are refused for now; shared memory: sysv_shm.cc.
 #include "engine/base/io.h"
 #include "engine/namespaces/namespaces.h"
 #include "proto/namespaces.pb.h"
@@ -52,9 +52,7 @@ Result<void> set_text(const std::string& file, const std::string& value, bool op
 }  // namespace
 
 void find_ipc_obstacles(std::vector<Error>& obstacles) {
-  for (auto [file, what] : {std::pair{"shm", "System V shared memory"},
-                            {"sem", "a System V semaphore set"},
-                            {"msg", "a System V message queue"}}) {
+  for (auto [file, what] : {std::pair{"sem", "a System V semaphore set"}, {"msg", "a System V message queue"}}) {
     const auto text = read_file_at(AT_FDCWD, cat("/proc/sysvipc/", file));
     if (!text) continue;  // a kernel without System V IPC
     const auto rows = lines(*text);
@@ -67,7 +65,7 @@ void find_ipc_obstacles(std::vector<Error>& obstacles) {
   }
 }
 
-Result<void> dump_ipc(uint32_t id, image::Writer& images) {
+Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared) {
   std::vector<Error> obstacles;
   find_ipc_obstacles(obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
@@ -85,11 +83,12 @@ Result<void> dump_ipc(uint32_t id, image::Writer& images) {
   for (auto field : fields(trim(sem))) var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
   var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
   var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));
+  TRY(dump_shm(id, images, shared));
   return images.put(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img"), var);
 }
 
 Result<void> restore_ipc(uint32_t id, const image::Reader& images) {
-  for (const char* kind : {"shm", "msg", "sem"})
+  for (const char* kind : {"msg", "sem"})
     if (const std::string name = cat("ipcns-", kind, "-", id, ".img"); images.exists(name))
       if (auto fd = images.open_raw(name); fd && TRY(read_all(fd->get())).size() > 8)
         return fail(Error(Code::kUnsupported, cat(name, ": System V IPC objects cannot be restored yet")).about(name));
@@ -101,7 +100,7 @@ Result<void> restore_ipc(uint32_t id, const image::Reader& images) {
   TRY(set_text("kernel/shmall", cat(var.shm_ctlall()), false));
   for (const auto& n : kNumbers)
     if ((var.*n.get)() != 0 || !n.optional) TRY(set_text(n.file, cat((var.*n.get)()), n.optional));
-  return {};
+  return restore_shm(id, images);
 }
 
 }  // namespace stasis::namespaces

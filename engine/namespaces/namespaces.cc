@@ -134,11 +134,12 @@ void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Own
   }
 }
 
-Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images) {
+Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images,
+                  memory::SharedObjects& shared) {
   const unsigned long mine = owned.flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
   auto inside = TRY(Inside::enter(pidfd, mine));
   if (mine & CLONE_NEWUTS) TRY(dump_uts(ids.uts_ns_id(), images));
-  if (mine & CLONE_NEWIPC) TRY(dump_ipc(ids.ipc_ns_id(), images));
+  if (mine & CLONE_NEWIPC) TRY(dump_ipc(ids.ipc_ns_id(), images, shared));
   if (mine & CLONE_NEWNET)
     TRY(dump_net(ids.net_ns_id(), owned.external_net, (options.empty_ns & CLONE_NEWNET) != 0, images));
   return {};

@@ -14,6 +14,7 @@
 #include "engine/base/result.h"
 #include "engine/image/reader.h"
 #include "engine/image/writer.h"
+#include "engine/memory/shared.h"
 #include "engine/options.h"
 #include "engine/procfs/procfs.h"
 #include "proto/core.pb.h"
@@ -63,7 +64,7 @@ class Inside {
 void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Owned& owned, const Options& options,
                     std::vector<Error>& obstacles);
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const pb::task_kobj_ids_entry& ids,
-                  image::Writer& images);
+                  image::Writer& images, memory::SharedObjects& shared);
 // In the restored root task, inside its new namespaces, before its mounts. The network is made from outside: net.h.
 Result<void> restore(const image::Reader& images, unsigned long flags, const pb::task_kobj_ids_entry& ids);
 
@@ -72,7 +73,17 @@ Result<void> dump_uts(uint32_t id, image::Writer& images);
 Result<void> restore_uts(uint32_t id, const image::Reader& images);
 // ipc.cc
 void find_ipc_obstacles(std::vector<Error>& obstacles);
-Result<void> dump_ipc(uint32_t id, image::Writer& images);
+Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared);
 Result<void> restore_ipc(uint32_t id, const image::Reader& images);
+// sysv_shm.cc
+struct Segment {
+  uint64_t size = 0;
+  uint64_t huge_page = 0;  // bytes; 0: ordinary pages
+  bool removed = false;    // lives only as long as somebody has it attached
+};
+Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects& shared);
+// Every segment of the images, checked, by its id.
+Result<std::map<uint64_t, Segment>> load_segments(uint32_t id, const image::Reader& images);
+Result<void> restore_shm(uint32_t id, const image::Reader& images);
 
 }  // namespace stasis::namespaces

@@ -97,6 +97,7 @@ Result<uint32_t> add_file(Snapshot& s, const pb::file_entry& like, uint32_t acce
   else
     file.mutable_reg()->set_id(id), file.mutable_reg()->set_flags(access), file.mutable_reg()->set_pos(0);
   s.files[id] = std::move(file);
+  if (const auto ghost = s.ghosts.find(like.id()); ghost != s.ghosts.end()) s.ghosts[id] = ghost->second;
   return id;
 }
 
@@ -162,6 +163,16 @@ Result<void> open_as_mapped(Snapshot& s) {
   return {};
 }
 
+Result<void> check_segment(const Snapshot& s, const pb::vma_entry& vma, const std::string& name) {
+  const auto at = s.segments.find(vma.shmid());
+  if (at == s.segments.end()) return corrupt(name, cat("System V segment ", vma.shmid(), " is not in the images"));
+  const uint64_t page = at->second.huge_page ? at->second.huge_page : image::kPageSize;
+  const uint64_t size = (at->second.size + page - 1) / page * page;
+  if (vma.pgoff() >= size || vma.end() - vma.start() > size - vma.pgoff())
+    return corrupt(name, cat("System V segment ", vma.shmid(), " is shorter than mapping ", hex(vma.start())));
+  return {};
+}
+
 Result<void> check_threads(const Snapshot& s) {
   std::set<uint32_t> ids;
   for (const auto& task : s.tasks) {
@@ -180,7 +191,7 @@ Result<void> check_threads(const Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"remap-fpath.img", "filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -206,6 +217,7 @@ Result<Snapshot> load(const image::Reader& images) {
     s.files[id] = std::move(file);
   }
   s.memfds = TRY(files::load_memfds(images));
+  s.ghosts = TRY(files::load_ghosts(images));
   if (images.exists("pipes-data.img")) {
     auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
     pb::pipe_data_entry entry;
@@ -227,14 +239,17 @@ Result<Snapshot> load(const image::Reader& images) {
   if (s.namespaces & (CLONE_NEWUSER | 0x80 /* CLONE_NEWTIME */))
     return fail(
         Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
+  if (s.namespaces & CLONE_NEWIPC) s.segments = TRY(namespaces::load_segments(s.tasks.front().ids.ipc_ns_id(), images));
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;
     if (namespaces::owned_flags(task.ids, s.tasks.front().ids) & ~0ul)
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
-    for (const auto& vma : task.mm.vmas())
+    for (const auto& vma : task.mm.vmas()) {
       if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
+      if (memory::is_sysv(vma)) TRY(check_segment(s, vma, img("mm", task.node.pid())));
+    }
   }
   TRY(open_as_mapped(s));
   TRY(memory::load_inherited(s));

@@ -141,11 +141,24 @@ static void h_fifo(void) {
   CHECK(mkfifo(path, 0600) == 0 || errno == EEXIST);
   hold(open(path, O_RDWR));
 }
-static void h_deleted_file(void) {
+static void h_deleted_large_file(void) {
   const char *path = live_path("deleted");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
-  CHECK(unlink(path) == 0);
+  CHECK(fd >= 0 && posix_fallocate(fd, 0, 2 << 20) == 0 && unlink(path) == 0);
   hold(fd);
+}
+static void h_deleted_file_with_link(void) {
+  const char *path = live_path("deleted");
+  int fd = open(path, O_RDWR | O_CREAT, 0600);
+  unlink(live_path("other"));
+  CHECK(link(path, live_path("other")) == 0 && unlink(path) == 0);
+  hold(fd);
+}
+static void h_deleted_directory(void) {
+  const char *path = live_path("directory");
+  CHECK(mkdir(path, 0700) == 0 || errno == EEXIST);
+  hold(open(path, O_RDONLY | O_DIRECTORY));
+  CHECK(rmdir(path) == 0);
 }
 static void h_flock(void) {
   int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
@@ -169,10 +182,10 @@ static void h_sysv_shm(void) {
 static void h_huge_pages(void) {
   if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED) _exit(77);
 }
-static void h_deleted_mapping(void) {
+static void h_deleted_large_mapping(void) {
   const char *path = live_path("mapped");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
-  CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+  CHECK(fd >= 0 && posix_fallocate(fd, 0, 2 << 20) == 0);
   CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
   close(fd);
   CHECK(unlink(path) == 0);
@@ -215,8 +228,9 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
-    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
-    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
+    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
+    KIND(deleted_file_with_link), KIND(deleted_directory),
+    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_large_mapping),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};

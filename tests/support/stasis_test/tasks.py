@@ -81,7 +81,11 @@ def descriptors(pid, pipes):
         if target.startswith(('pipe:[', 'socket:[')):
             target = f'{target.split(":")[0]} {pipes.setdefault(target, len(pipes))}'
         info = dict(line.split(':\t', 1) for line in read(f'/proc/{pid}/fdinfo/{fd}').splitlines() if ':\t' in line)
-        found[int(fd)] = (target, info.get('pos'), info.get('flags'))
+        flags = int(info.get('flags', '0'), 8)
+        if target.endswith(' (deleted)') and not target.startswith('/memfd:'):
+            # The name is another one if somebody has taken it; O_TMPFILE acts when a file is opened.
+            target, flags = f'{os.path.dirname(target)}/ (deleted)', flags & ~0o20200000
+        found[int(fd)] = (target, info.get('pos'), f'{flags:o}')
     return found
 
 
