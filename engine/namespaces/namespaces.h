@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "engine/image/reader.h"
 #include "engine/image/writer.h"
 #include "engine/options.h"
+#include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
 #include "proto/core.pb.h"
 
@@ -24,13 +26,14 @@ struct Kind {
   const char* name;    // in /proc/PID/ns
   unsigned long flag;  // CLONE_NEW*
 };
-// Every kind; user and time are refused by look().
+// Every kind; time is refused by look().
 const std::vector<Kind>& all_kinds();
 
 struct Owned {
   unsigned long flags = 0;   // CLONE_NEW* of what differs from the engine's
   std::string external_net;  // --external net[INODE]:NAME of the root's net namespace
   procfs::NsId net;
+  std::optional<procfs::UserMaps> users;  // of a user namespace of its own
 };
 
 // Compares the root task with the engine, and every other task with the root.
@@ -49,12 +52,15 @@ unsigned long owned_flags(const pb::task_kobj_ids_entry& ids, const pb::task_kob
 class Inside {
  public:
   static Result<Inside> enter(int pidfd, unsigned long flags);
+  // Namespaces by descriptor, each with its CLONE_NEW*.
+  static Result<Inside> join(const std::vector<std::pair<int, int>>& namespaces);
   Inside(Inside&&) = default;
   Inside& operator=(Inside&&) = delete;
   ~Inside();
 
  private:
   Inside() = default;
+  static Result<Inside> remember(unsigned long flags);
   std::vector<std::pair<Fd, unsigned long>> back_;
   Fd root_, cwd_;
 };

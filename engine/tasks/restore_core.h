@@ -20,6 +20,7 @@ struct Driven {
   remote::Runner runner;
   std::vector<pid_t> tids;  // host tids, in the order of image->threads; leader first
   bool as_client = false;   // ids are the engine's already (Options::client)
+  bool setgroups = true;    // false: denied in its user namespace
 };
 
 // Creates the other threads; they are traced and stopped when this returns.

@@ -61,10 +61,10 @@ class SharedArena {
 // above every descriptor of the images and of the engine; all are closed at the very end.
 struct Pool {
   int base = 0;
-  std::map<uint32_t, int> file;         // file id -> number
-  std::map<uint32_t, int> pages;        // pages id -> number
-  int masters = 0, max_masters = 0;     // from this number on: masters of terminals for the keeper
-  int end = 0;                          // first number behind them
+  std::map<uint32_t, int> file;      // file id -> number
+  std::map<uint32_t, int> pages;     // pages id -> number
+  int masters = 0, max_masters = 0;  // from this number on: masters of terminals for the keeper
+  int end = 0;                       // first number behind them
 };
 Pool make_pool(const Snapshot& snapshot, int base, int max_masters = 0);
 
