@@ -26,10 +26,10 @@ LIVE = os.path.join(BUILD, 'live')
 HANG = int(os.environ.get('STASIS_TEST_HANG', '60'))   # seconds; only ends what hangs
 NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
-# What a program cannot do in a user namespace even without any checkpoint.
-NOT_IN_USER_NAMESPACES = {}
 NEEDS_USER_NAMESPACE = {'ns_user'}
-FLAVOURS = ('host', 'ns', 'userns')
+# flavour: (words for ns_launch, owner of the root directory)
+FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005))}
+WITH_FEW_IDS = {'process_tree', 'threads', 'umask'}   # for the way there; these need no right of root
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
@@ -84,10 +84,10 @@ class Program:
             shutil.copy(os.path.join(LIVE, name), os.path.join(inside, 'program'))
             check(libc.mount(self.root.encode(), self.root.encode(), None, 4096, None) == 0, 'bind mount of the root')
             files = '/live'
-            if flavour == 'userns':
-                for path in (self.root, inside, os.path.join(inside, 'program')):
-                    os.chown(path, 100000, 200000)
-            command = [os.path.join(LIVE, 'ns_launch'), self.root] + (['user'] if flavour == 'userns' else []) + ['--', '/live/program']
+            words, owner = FLAVOURS[flavour]
+            for path in (self.root, inside, os.path.join(inside, 'program')):
+                os.chown(path, *owner)
+            command = [os.path.join(LIVE, 'ns_launch'), self.root, *words, '--', '/live/program']
         else:
             inside = files = directory
             command = [os.path.join(LIVE, name)]
@@ -154,7 +154,7 @@ class Cli:
         arguments = ['dump', '-t', str(program.pid)] + options.get('cli dump', [])
         if program.flavour != 'host':
             arguments += ['--empty-ns', 'net']
-        if program.flavour == 'userns':   # the device nodes are binds of the host's
+        if program.flavour in ('userns', 'few-ids'):   # the device nodes are binds of the host's
             arguments += ['--external', 'mnt[]']
         if options.get('leave running'):
             arguments.append('--leave-running')
@@ -168,7 +168,7 @@ class Cli:
         arguments = ['restore', '-d', '--pidfile', pidfile] + options.get('cli restore', [])
         if program.flavour != 'host':
             arguments += ['--empty-ns', 'net', '--root', program.root]
-        if program.flavour == 'userns':
+        if program.flavour in ('userns', 'few-ids'):
             arguments += ['--external', 'mnt[]']
         done, why = self.run(arguments, images, 'restore.log', self.restores)
         check(done.returncode == 0, f'restore: status {done.returncode}: {why}')
@@ -199,7 +199,7 @@ class Rpc:
             opts.leave_running = bool(options.get('leave running'))
             if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
-            opts.auto_ext_mnt = program.flavour == 'userns'
+            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
             options.get('rpc dump', lambda _: None)(opts)
         answer = self.call(swrk.rpc.DUMP, images, fill)
         check(answer.response.HasField('dump'), 'the answer to DUMP has no dump message')
@@ -211,7 +211,7 @@ class Rpc:
             if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
                 opts.root = program.root
-            opts.auto_ext_mnt = program.flavour == 'userns'
+            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
             options.get('rpc restore', lambda _: None)(opts)
         answer = self.call(swrk.rpc.RESTORE, images, fill)
         pids = {script: pid for script, pid in answer.notifications}
@@ -450,7 +450,7 @@ def all_tests(native, peer):
         for flavour in FLAVOURS:
             if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour != 'host' and name in NOT_IN_NAMESPACES):
                 continue
-            if flavour == 'userns' and name in NOT_IN_USER_NAMESPACES or flavour != 'userns' and name in NEEDS_USER_NAMESPACE:
+            if flavour == 'few-ids' and name not in WITH_FEW_IDS or flavour != 'userns' and name in NEEDS_USER_NAMESPACE:
                 continue
             if peer:
                 for direction in ('from-peer', 'to-peer'):

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// ns_launch ROOT [user] [cgroup] -- PROGRAM ARGS...: starts PROGRAM as pid 1 of new pid, mount, uts, ipc and net (and user,
+// ns_launch ROOT [user|few] [cgroup] -- PROGRAM ARGS...: starts PROGRAM as pid 1 of new pid, mount, uts, ipc and net (and user,
 // cgroup) namespaces with ROOT as its root, much as a container runtime does, prints its pid and exits. With `user` the ids
-// 0 to 65535 inside are users from 100000 and groups from 200000 on outside, and 70000 is 300000.
+// 0 to 65535 inside are users from 100000 and groups from 200000 on outside, and 70000 is 300000. With `few`
+// there are ten ids, root is not among them, and setgroups(2) is denied: PROGRAM is user and group 5, and in group 7.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -41,6 +42,12 @@ static void write_map(pid_t pid, const char *file, const char *map) {
   need(fd >= 0 && write(fd, map, strlen(map)) == (ssize_t)strlen(map) && close(fd) == 0, path);
 }
 
+static void map_ids(pid_t pid, int few) {
+  if (few) write_map(pid, "setgroups", "deny");
+  write_map(pid, "gid_map", few ? "5 200005 10\n" : "0 200000 65536\n70000 300000 1\n");
+  write_map(pid, "uid_map", few ? "5 100005 10\n" : "0 100000 65536\n70000 300000 1\n");
+}
+
 static void build_root(const char *root, int user) {
   need(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "private");
   need(mount(root, root, NULL, MS_BIND | MS_REC, NULL) == 0, "bind root");
@@ -64,22 +71,25 @@ static void build_root(const char *root, int user) {
 
 int main(int argc, char **argv) {
   int at = 2, flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
-  int user = argc > at && strcmp(argv[at], "user") == 0, mapped[2];
+  int few = argc > at && strcmp(argv[at], "few") == 0, mapped[2];
+  int user = few || (argc > at && strcmp(argv[at], "user") == 0);
+  gid_t birth_group = 200007;
   if (user) flags |= CLONE_NEWUSER, at++;
   if (argc > at && strcmp(argv[at], "cgroup") == 0) flags |= CLONE_NEWCGROUP, at++;
-  if (argc <= at + 1 || strcmp(argv[at], "--")) return fprintf(stderr, "usage: ns_launch ROOT [user] [cgroup] -- PROGRAM...\n"), 2;
-  need(pipe(mapped) == 0, "pipe");
+  if (argc <= at + 1 || strcmp(argv[at], "--")) return fprintf(stderr, "usage: ns_launch ROOT [user|few] [cgroup] -- PROGRAM...\n"), 2;
+  need(pipe(mapped) == 0 && (!few || setgroups(1, &birth_group) == 0), "pipe");
   long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
   need(pid >= 0, "clone");
   if (pid > 0) {
-    if (user) write_map(pid, "gid_map", "0 200000 65536\n70000 300000 1\n"), write_map(pid, "uid_map", "0 100000 65536\n70000 300000 1\n");
+    if (user) map_ids(pid, few);
     need(write(mapped[1], "m", 1) == 1, "pipe");
     printf("%ld\n", pid);
     return fflush(stdout) ? 1 : 0;
   }
   char byte;
   need(read(mapped[0], &byte, 1) == 1, "pipe");
-  if (user) need(setgroups(0, NULL) == 0 && setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0, "become root inside");
+  int id = few ? 5 : 0;
+  if (user) need((few || setgroups(0, NULL) == 0) && setresgid(id, id, id) == 0 && setresuid(id, id, id) == 0, "ids inside");
   need(setsid() == 1, "setsid");
   build_root(argv[1], user);
   int null = open("/dev/null", O_RDWR);
