@@ -59,6 +59,7 @@ struct Dump {
   DumpStats stats;
   std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
   bool shares_pages = false;                     // some are in the pages file of a parent only
+  const procfs::UserMaps* users() const { return owned.users ? &*owned.users : nullptr; }
 };
 
 std::string img(const char* stem, uint32_t id) { return cat(stem, "-", id, ".img"); }
@@ -66,11 +67,15 @@ std::string img(const char* stem, uint32_t id) { return cat(stem, "-", id, ".img
 Result<void> dump_mounts(Dump& d) {
   if (!d.mounts) return {};
   const auto engine_table = TRY(mounts::Table::read(d.proc.fd(), "self"));
-  const auto entries = TRY(mounts::dump(*d.mounts, d.options, engine_table, static_cast<uint32_t>(d.owned.flags)));
+  const auto entries =
+      TRY(mounts::dump(*d.mounts, d.options, engine_table, static_cast<uint32_t>(d.owned.flags), d.users()));
   TRY(d.images.put_all(Kind::kMnts, img("mountpoints", d.ids.mnt_ns_id()), entries));
   for (const auto& job : mounts::content_jobs(*d.mounts, entries)) {
     Fd root;
-    {
+    if (d.users()) {
+      root = TRY_CTX(mounts::open_mount_root_inside(d.tree.root().pidfd.get(), *d.mounts, job.mnt_id), "mount ",
+                     job.mountpoint);
+    } else {
       // Entered anew for each: looking under other mounts leaves us in a copy of the namespace.
       auto inside = TRY(namespaces::Inside::enter(d.tree.root().pidfd.get(), CLONE_NEWNS));
       root = TRY_CTX(mounts::open_mount_root(*d.mounts, job.mnt_id), "mount ", job.mountpoint);
@@ -80,7 +85,7 @@ Result<void> dump_mounts(Dump& d) {
       continue;
     }
     auto file = TRY(d.images.open_raw(job.image_name));
-    TRY_CTX(mounts::write_archive(root.get(), file.fd()), "contents of ", job.mountpoint);
+    TRY_CTX(mounts::write_archive(root.get(), file.fd(), d.users()), "contents of ", job.mountpoint);
     TRY(file.finish_external());
     TRY(file.close());
   }
@@ -179,7 +184,7 @@ Result<void> infect(tasks::FrozenTree& tree) {
 Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
                           const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index, std::vector<memory::Vma> vmas) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
-  auto core = TRY(tasks::dump_core(d.proc, p, seccomp));
+  auto core = TRY(tasks::dump_core(d.proc, p, seccomp, d.users()));
   const auto task_files = TRY(files.dump_task(p));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
   core.mm.set_exe_file_id(task_files.exe_id);
@@ -252,6 +257,7 @@ Result<void> dump_everything(Dump& d) {
   if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(d.proc.fd(), cat(d.options.pid)));
   files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.options.pid};
   if (d.mounts) env.mounts = &*d.mounts;
+  env.users = d.users();
   env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : d.tree.processes()) env.pids.insert(p.pid);
   env.net_ns_id = d.ids.net_ns_id();

@@ -68,6 +68,9 @@ Result<Ground> look(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
   if (options.into.pid == 0) return ground;
   if (options.cgroup_mode != CgroupMode::kIgnore)
     return refuse(Code::kBadOption, "the control groups of a runtime's container are the runtime's", "cgroups");
+  if (s.namespaces & CLONE_NEWUSER)
+    return refuse(Code::kUnsupportedNamespace,
+                  "a container with a user namespace cannot go into one of a runtime's making yet", "user namespace");
   ground.namespaces = TRY(match_namespaces(proc, s, options.into));
   if (!(s.namespaces & CLONE_NEWNS))
     return refuse(Code::kUnsupportedNamespace, "the images have no mount namespace of their own", "mnt namespace");
@@ -103,6 +106,7 @@ Result<void> fill(const tasks::Snapshot& s, const Ground& ground, const Options&
   if (ground.namespaces) {
     const auto inside = TRY(namespaces::Inside::enter(pidfd, ground.namespaces));
     TRY(namespaces::restore(*s.images, ground.namespaces, s.tasks.front().ids));
+    TRY(namespaces::restore_objects(*s.images, ground.namespaces, s.tasks.front().ids));
   }
   std::vector<Fd> roots;
   if (!ground.refills.empty()) {

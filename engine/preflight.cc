@@ -138,17 +138,18 @@ Result<std::vector<Error>> look_once(const Options& options) {
   for (const auto& p : processes)
     if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
   const auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
-  // Another user namespace would make every further look fail for reasons of its own.
-  if (owned.flags & CLONE_NEWUSER) return obstacles;
+  // A user namespace that cannot be had would make every further look fail for reasons of its own.
+  if ((owned.flags & CLONE_NEWUSER) && !obstacles.empty()) return obstacles;
   if (options.client) TRY(check_client_namespaces(owned.flags));
 
   files::DumpEnv env{.options = options, .proc = proc, .root_pid = options.pid};
+  if (owned.users) env.users = &*owned.users;
   std::optional<mounts::Table> table;
   if (owned.flags & CLONE_NEWNS) {
     table = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
     env.mounts = &*table;
     for (auto& e : mounts::check(*table, options, TRY(mounts::Table::read(proc.fd(), "self")),
-                                 static_cast<uint32_t>(owned.flags)))
+                                 static_cast<uint32_t>(owned.flags), env.users))
       obstacles.push_back(std::move(e));
   }
   env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,13 +30,16 @@
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/user.h"
 #include "engine/tasks/restore_core.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
 #include "engine/tasks/tree_plan.h"
 #include "engine/tty_keeper.h"
 #include "mounts/apply.h"
+#include "mounts/dump.h"
 #include "mounts/plan.h"
+#include "mounts/sources.h"
 #include "proto/net.pb.h"
 
 namespace stasis {
@@ -328,6 +332,46 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   return pages;
 }
 
+// What the root of a user namespace could not open: it has no rights on the host's files.
+Result<void> hold_images(image::Reader& images, const tasks::Snapshot& s) {
+  if (!s.users) return {};
+  std::vector<std::string> names;
+  for (const auto& task : s.tasks)
+    if (!task.zombie) names.push_back(cat("pages-", task.pagemap.pages_id, ".img"));
+  for (const auto& mount : s.mounts)
+    if (const auto name = mounts::content_image_name(mount.root_dev()); images.exists(name)) names.push_back(name);
+  const auto& ids = s.tasks.front().ids;
+  if (s.namespaces & CLONE_NEWUTS) names.push_back(cat("utsns-", ids.uts_ns_id(), ".img"));
+  if (s.namespaces & CLONE_NEWIPC) names.push_back(cat("ipcns-var-", ids.ipc_ns_id(), ".img"));
+  return images.hold_open(names);
+}
+
+// The root of a user namespace may not join a namespace that does not belong to it: it is born there.
+Result<tasks::Stubs> create_root(tasks::StubEnv& env, const Plan& plan) {
+  if (!env.snapshot.users) return tasks::Stubs::create(env, plan.new_namespaces);
+  const auto groups = TRY(namespaces::BirthGroups::take(
+      *env.snapshot.users, env.snapshot.tasks.front().threads.front().thread_core().creds()));
+  const auto inside = TRY(namespaces::Inside::join(plan.join));
+  return tasks::Stubs::create(env, plan.new_namespaces);
+}
+
+// What of the new namespaces is the engine's to do, with its rights on the host.
+Result<void> set_up_from_outside(const tasks::Snapshot& s, const Plan& plan, const Options& options, int root_pidfd,
+                                 int sources_socket) {
+  if (const unsigned long own = plan.new_namespaces & (CLONE_NEWUTS | CLONE_NEWIPC)) {
+    const auto inside = TRY(namespaces::Inside::enter(root_pidfd, own));
+    const auto done = namespaces::restore(*s.images, own, s.tasks.front().ids);
+    if (!done && !(s.users && done.error().code() == Code::kPermission)) return done;
+  }
+  if (!s.users) return {};
+  std::vector<Fd> sources;
+  {
+    const auto inside = TRY(namespaces::Inside::enter(root_pidfd, CLONE_NEWNS));
+    sources = TRY(mounts::open_sources(plan.mounts, options.root));
+  }
+  return mounts::send_sources(sources_socket, sources);
+}
+
 // From the first credential on, nothing privileged can be done in a task any more.
 Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
                     const tasks::SharedArena& shared, std::vector<tasks::Driven>& driven) {
@@ -369,8 +413,9 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const auto start = now();
   const InterruptGuard guard;
   const auto proc = TRY(procfs::Procfs::open());
-  const auto images = TRY(image::Reader::open(options.images_dir.get()));
+  auto images = TRY(image::Reader::open(options.images_dir.get()));
   auto snapshot = TRY(tasks::load(images));
+  TRY(hold_images(images, snapshot));
   if (options.client) TRY(check_client_images(snapshot, *options.client));
   if (options.parent == RestoreParent::kDetached) forget_parent_signal(snapshot);
   if (options.cgroup_roots_required && !snapshot.cgroup)
@@ -407,6 +452,12 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   files_env.ghosts = &snapshot.ghosts;
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
+  Fd sources_in, sources_out;  // for mounts::receive_sources()
+  if (snapshot.users) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return fail_sys("socketpair");
+    sources_in = Fd(ends[0]), sources_out = Fd(ends[1]);
+  }
   tasks::StubEnv env{.snapshot = snapshot,
                      .plan = plan.tree,
                      .options = options,
@@ -419,10 +470,18 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   plan.pool.shared = env.pool.shared, plan.pool.end = env.pool.end;
   env.premaps = &plan.premaps;
   env.set_up_namespaces = [&]() -> Result<void> {
-    for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
-    TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));
+    if (snapshot.users) {
+      TRY(namespaces::become_root(*snapshot.users));
+      // Since Linux 6.9 the limits of ipc belong to the root of the user namespace, before to that of the host.
+      TRY(namespaces::restore(images, plan.new_namespaces, snapshot.tasks.front().ids));
+    } else {
+      for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
+    }
+    TRY(namespaces::restore_objects(images, plan.new_namespaces, snapshot.tasks.front().ids));
     if (!(snapshot.namespaces & CLONE_NEWNS)) return {};
     mounts::ApplyEnv apply;
+    if (snapshot.users)
+      apply.sources = TRY(mounts::receive_sources(sources_in.get(), mounts::count_sources(plan.mounts)));
     apply.root_source = options.root;
     apply.open_content = [&](const std::string& name) { return images.open_raw(name); };
     auto applied = TRY(mounts::apply(plan.mounts, apply));
@@ -444,9 +503,12 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   };
 
   const auto fork_start = now();
-  auto stubs = TRY(adopt ? into::hand_over(env) : tasks::Stubs::create(env, plan.new_namespaces));
+  auto stubs = TRY(adopt ? into::hand_over(env) : create_root(env, plan));
   TRY(stubs.next_stage());
-  if (adopt) TRY(into::fill(snapshot, runtime_ground, options));
+  if (adopt)
+    TRY(into::fill(snapshot, runtime_ground, options));
+  else
+    TRY(set_up_from_outside(snapshot, plan, options, stubs.root_pidfd(), sources_out.get()));
   TRY(check_interrupted());
   log::info("restore: root task is pid ", stubs.root());
   if (plan.new_namespaces) TRY(notifier.notify("setup-namespaces", stubs.root()));
@@ -469,7 +531,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
 
   std::vector<tasks::Driven> driven;
   result.stats.pages_restored = TRY(drive(proc, snapshot, plan, shared, stubs, driven));
-  for (auto& d : driven) d.as_client = options.client.has_value();
+  for (auto& d : driven) {
+    d.as_client = options.client.has_value();
+    d.setgroups = !snapshot.users || snapshot.users->setgroups;
+  }
   log::info("restore: memory is filled");
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));

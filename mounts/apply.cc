@@ -40,6 +40,18 @@ Result<void> attach(int mount_fd, int target_fd, const char* name) {
   return {};
 }
 
+// By descriptor: the place may be one that has no path for us.
+Result<Fd> new_tmpfs() {
+  const Fd context(fsopen("tmpfs", FSOPEN_CLOEXEC));
+  if (!context || fsconfig(context.get(), FSCONFIG_SET_STRING, "source", "stasis", 0) != 0 ||
+      fsconfig(context.get(), FSCONFIG_SET_STRING, "mode", "700", 0) != 0 ||
+      fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
+    return fail_sys("make the scratch tmpfs");
+  Fd mount(fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+  if (!mount) return fail_sys("fsmount");
+  return mount;
+}
+
 // mount_setattr(2) came with 5.12; before it, a remount through the descriptor's /proc name.
 Result<void> set_flags(int fd, uint32_t flags) {
   mount_attr attr{};
@@ -91,7 +103,8 @@ class Builder {
   }
 
  private:
-  Result<void> open_external(int i);
+  Result<Fd> open_source(const std::string& path, size_t given) const;
+  Result<void> open_external(int i, size_t given);
   Result<void> cut_off();
   Result<void> make_scratch();
   Result<void> stage(int i);
@@ -120,9 +133,10 @@ class Builder {
 };
 
 // Found now, before anything can hide it; bound in its turn. What is to stay a peer of its source is bound now.
-Result<void> Builder::open_external(int i) {
+Result<void> Builder::open_external(int i, size_t given) {
   const PlannedMount& m = plan_.mounts[i];
-  auto fd = m.outer_sharing ? clone_mount(AT_FDCWD, m.host_path.c_str()) : open_at(AT_FDCWD, m.host_path, O_PATH);
+  auto fd = open_source(m.host_path, given);
+  if (fd && m.outer_sharing) fd = clone_mount(fd->get(), "");
   if (!fd)
     return fail(std::move(fd)
                     .error()
@@ -133,13 +147,20 @@ Result<void> Builder::open_external(int i) {
   return {};
 }
 
+Result<Fd> Builder::open_source(const std::string& path, size_t given) const {
+  if (env_.sources.empty()) return open_at(AT_FDCWD, path, O_PATH);
+  if (given >= env_.sources.size()) return fail(Code::kInternal, "too few sources of mounts");
+  return dup_at_least(env_.sources[given].get());
+}
+
 // Then the whole namespace is cut down to slaves of the engine's.
 Result<void> Builder::cut_off() {
+  size_t given = 0;
   for (size_t i = 0; i < plan_.mounts.size(); ++i)
-    if (plan_.mounts[i].from == From::kExternal) TRY(open_external(static_cast<int>(i)));
+    if (plan_.mounts[i].from == From::kExternal) TRY(open_external(static_cast<int>(i), ++given));
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return fail_sys("make-rslave");
-  const std::string& source = env_.root_source.empty() ? "/" : env_.root_source;
-  auto base = clone_mount(AT_FDCWD, source.c_str());
+  auto base = open_source(env_.root_source.empty() ? "/" : env_.root_source, 0);
+  if (base) base = clone_mount(base->get(), "");
   if (!base) return fail(std::move(base).error().with_code(Code::kMountTarget).about(about("/")));
   base_ = *std::move(base);
   return {};
@@ -149,13 +170,13 @@ Result<void> Builder::cut_off() {
 Result<void> Builder::make_scratch() {
   std::vector<std::string> places{env_.root_source};
   if (env_.root_source.empty() || env_.root_source == "/") places = {"/run", "/tmp", "/mnt", "/var"};
-  bool done = false;
-  for (size_t i = 0; i < places.size() && !done; ++i) {
-    if (::mount("stasis", places[i].c_str(), "tmpfs", 0, "mode=700") != 0) continue;
-    scratch_ = TRY(open_at(AT_FDCWD, places[i], O_PATH | O_DIRECTORY));
-    done = true;
+  scratch_ = TRY(new_tmpfs());
+  Result<void> done;
+  for (size_t i = 0; i < places.size() && (i == 0 || !done); ++i) {
+    const auto place = open_source(places[i], 0);
+    done = place ? attach(scratch_.get(), place->get(), "") : fail(place.error());
   }
-  if (!done) return fail_sys("mount the scratch tmpfs", places.back());
+  if (!done) return fail(std::move(done).error().context("mount the scratch tmpfs"));
   // From here on relative names are names in the scratch file system.
   if (fchdir(scratch_.get()) != 0 || mkdir("base", 0700) != 0 || mkdir("root", 0700) != 0) return fail_sys("scratch");
   TRY_CTX(set_propagation(scratch_.get(), MS_PRIVATE), "scratch");

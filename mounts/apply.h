@@ -19,6 +19,8 @@ struct ApplyEnv {
   std::string root_source;  // directory of the engine's mount namespace that becomes "/"; empty: "/"
   // A tmpfs image by name, positioned at its start.
   std::function<Result<Fd>(const std::string& image_name)> open_content;
+  // In a user namespace: open_sources(), which then are all that is used of the host. Empty: found by their paths.
+  std::vector<Fd> sources;
 };
 
 // A pty whose slave is bound somewhere in the tree (/dev/console): the slave's name lives only as long as a

@@ -36,8 +36,8 @@ using Entry = std::unique_ptr<archive_entry, FreeEntry>;
 
 class Writer {
  public:
-  explicit Writer(int tree_dirfd)
-      : tree_(tree_dirfd), buffer_(kBuffer), xattr_names_(kMaxXattr), xattr_value_(kMaxXattr) {}
+  Writer(int tree_dirfd, const procfs::UserMaps* users)
+      : tree_(tree_dirfd), users_(users), buffer_(kBuffer), xattr_names_(kMaxXattr), xattr_value_(kMaxXattr) {}
   ~Writer() {
     if (zeros_ != MAP_FAILED) munmap(zeros_, kHoleWindow);
   }
@@ -53,14 +53,18 @@ class Writer {
   }
   Result<void> directory(int fd, const std::string& path, int depth);
   Result<void> child(int dirfd, const char* name, const std::string& path, int depth);
+  Result<std::pair<uid_t, gid_t>> owner(const struct stat& st, const std::string& path) const;
   Result<void> put(archive_entry* e, const struct stat& st, const std::string& path);
   Result<void> regular(archive_entry* e, int fd, const struct stat& st, const std::string& path);
   Result<void> data(int fd, const std::string& path, off_t size);
   Result<void> holes(archive_entry* e, int fd, off_t size);
   Result<void> zeros(off_t count, const std::string& path);
+  Result<ssize_t> inside_xattr(const char* name, std::vector<char>& value, ssize_t length,
+                               const std::string& path) const;
   Result<void> xattrs(archive_entry* e, const std::string& proc_path, bool follow, const std::string& path);
 
   int tree_;
+  const procfs::UserMaps* users_;
   dev_t device_ = 0;
   std::unique_ptr<archive, CloseArchive> archive_;
   std::map<ino_t, std::string> linked_;  // files with several names, by inode
@@ -136,11 +140,27 @@ Result<void> Writer::child(int dirfd, const char* name, const std::string& path,
   return put(e.get(), st, path);
 }
 
+// Root of a user namespace can neither give a file to an id that is not in it nor make device nodes.
+Result<std::pair<uid_t, gid_t>> Writer::owner(const struct stat& st, const std::string& path) const {
+  if (!users_) return std::pair{st.st_uid, st.st_gid};
+  auto refuse = [&](std::string why) {
+    return fail(Error(Code::kUnsupportedMount, cat(path.substr(0, 200), why)).about(path.substr(0, 200)));
+  };
+  const auto uid = users_->uid.inside(st.st_uid), gid = users_->gid.inside(st.st_gid);
+  if (!uid || !gid)
+    return refuse(cat(" belongs to user ", st.st_uid, " and group ", st.st_gid,
+                      " of the host, which the container's user namespace does not have"));
+  if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+    return refuse(" is a device node, which cannot be made again in a user namespace");
+  return std::pair{*uid, *gid};
+}
+
 Result<void> Writer::put(archive_entry* e, const struct stat& st, const std::string& path) {
   archive_entry_copy_pathname(e, path.c_str());
   archive_entry_set_mode(e, st.st_mode);
-  archive_entry_set_uid(e, st.st_uid);
-  archive_entry_set_gid(e, st.st_gid);
+  const auto [uid, gid] = TRY(owner(st, path));
+  archive_entry_set_uid(e, uid);
+  archive_entry_set_gid(e, gid);
   archive_entry_set_size(e, S_ISREG(st.st_mode) ? st.st_size : 0);
   archive_entry_set_mtime(e, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
   archive_entry_set_atime(e, st.st_atim.tv_sec, st.st_atim.tv_nsec);
@@ -215,6 +235,42 @@ Result<void> Writer::data(int fd, const std::string& path, off_t size) {
   return zeros(size - at, path);
 }
 
+// Two kinds of extended attributes hold ids: file capabilities of a user namespace name its root (struct
+// vfs_ns_cap_data, linux/capability.h), access lists name users and groups (linux/posix_acl_xattr.h).
+Result<ssize_t> Writer::inside_xattr(const char* name, std::vector<char>& value, ssize_t length,
+                                     const std::string& path) const {
+  if (!users_) return length;
+  auto refuse = [&] {
+    return fail(Error(Code::kUnsupportedMount, cat(path.substr(0, 200), " has the attribute ", name,
+                                                   " of ids that the container's user namespace does not have"))
+                    .about(path.substr(0, 200)));
+  };
+  auto word = [&](ssize_t at) {
+    uint32_t w;
+    std::memcpy(&w, value.data() + at, sizeof w);
+    return w;
+  };
+  auto set_word = [&](ssize_t at, uint32_t w) { std::memcpy(value.data() + at, &w, sizeof w); };
+  if (std::string_view(name) == "security.capability") {
+    constexpr uint32_t kRevision = 0xff000000, kRevision2 = 0x02000000, kRevision3 = 0x03000000;
+    if (length != 24 || (word(0) & kRevision) != kRevision3) return refuse();
+    if (users_->uid.inside(word(20)) != 0u) return refuse();
+    set_word(0, (word(0) & ~kRevision) | kRevision2);  // the root of whoever sets it
+    return 20;
+  }
+  if (std::string_view(name).starts_with("trusted.")) return refuse();  // nobody inside can have or set it
+  if (!std::string_view(name).starts_with("system.posix_acl_")) return length;
+  constexpr uint16_t kUser = 0x02, kGroup = 0x08;
+  for (ssize_t at = 4; at + 8 <= length; at += 8) {
+    const uint16_t tag = word(at) & 0xffff;
+    if (tag != kUser && tag != kGroup) continue;
+    const auto inner = (tag == kUser ? users_->uid : users_->gid).inside(word(at + 4));
+    if (!inner) return refuse();
+    set_word(at + 4, *inner);
+  }
+  return length;
+}
+
 Result<void> Writer::xattrs(archive_entry* e, const std::string& proc_path, bool follow, const std::string& path) {
   std::vector<char>&names = xattr_names_, &value = xattr_value_;
   auto list = follow ? listxattr : llistxattr;
@@ -227,6 +283,7 @@ Result<void> Writer::xattrs(archive_entry* e, const std::string& proc_path, bool
   for (const char* name = names.data(); name < names.data() + size; name += strlen(name) + 1) {
     ssize_t length = get(proc_path.c_str(), name, value.data(), value.size());
     if (length < 0) return fail_sys(cat("getxattr ", name), path);
+    length = TRY(inside_xattr(name, value, length, path));
     archive_entry_xattr_add_entry(e, name, value.data(), length);
   }
   return {};
@@ -234,7 +291,9 @@ Result<void> Writer::xattrs(archive_entry* e, const std::string& proc_path, bool
 
 }  // namespace
 
-Result<void> write_archive(int tree_dirfd, int out_fd) { return Writer(tree_dirfd).run(out_fd); }
+Result<void> write_archive(int tree_dirfd, int out_fd, const procfs::UserMaps* users) {
+  return Writer(tree_dirfd, users).run(out_fd);
+}
 
 Result<void> check_empty(int tree_dirfd, const std::string& mountpoint) {
   auto names = TRY(list_dir(tree_dirfd, "."));

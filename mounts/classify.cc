@@ -2,6 +2,7 @@
 #include "mounts/classify.h"
 
 #include <algorithm>
+#include <array>
 
 namespace stasis::mounts {
 namespace {
@@ -13,6 +14,13 @@ std::unexpected<Error> refuse(const Mount& mount, std::string why) {
 }
 
 bool deleted(const std::string& path) { return path.ends_with("//deleted"); }
+
+// FS_USERNS_MOUNT: what root of a user namespace may mount. The rest is there because it is bound from outside.
+bool mountable_by_user(std::string_view fstype) {
+  static constexpr std::array<std::string_view, 7> kNames{"proc",   "sysfs",  "tmpfs",  "devpts",
+                                                          "mqueue", "cgroup", "cgroup2"};
+  return std::ranges::find(kNames, fstype) != kNames.end();
+}
 
 // Namespaces whose kind of content the file system shows.
 uint32_t shown_namespace(std::string_view fstype) {
@@ -55,8 +63,12 @@ const std::string* Classifier::external_key(const Mount& mount) const {
 
 bool Classifier::rebuildable(const Mount& mount) const {
   const FsType* type = find_fstype(mount.fstype);
-  return type && mount.root == "/" && type->cls != FsClass::kForeign && type->cls != FsClass::kCgroup &&
-         !is_host_instance(mount, *type);
+  return type && mount.root == "/" && !beyond_user(*type) && type->cls != FsClass::kForeign &&
+         type->cls != FsClass::kCgroup && !is_host_instance(mount, *type);
+}
+
+bool Classifier::beyond_user(const FsType& type) const {
+  return (own_ & CLONE_NEWUSER) && !mountable_by_user(type.name);
 }
 
 bool Classifier::is_host_instance(const Mount& mount, const FsType& type) const {
@@ -120,6 +132,8 @@ Result<Treatment> Classifier::cgroup(const Mount& mount, Treatment t) const {
 Result<Treatment> Classifier::by_type(const Mount& mount, Treatment t) const {
   if (!t.type || t.type->cls == FsClass::kForeign)
     return foreign(mount, t, cat("a file system of type ", mount.fstype, " can only be mounted from outside"));
+  if (beyond_user(*t.type))
+    return foreign(mount, t, cat("a file system of type ", mount.fstype, " cannot be mounted in a user namespace"));
   if (is_host_instance(mount, *t.type)) return foreign(mount, t, "the file system belongs to the host");
   if (deleted(mount.root)) return refuse(mount, "what it shows was deleted");
   if (t.type->cls == FsClass::kCgroup) return cgroup(mount, t);

@@ -44,6 +44,7 @@ class Classifier {
   const std::string* external_key(const Mount& mount) const;
   const std::string* named(const Mount& mount) const;
   bool rebuildable(const Mount& mount) const;
+  bool beyond_user(const FsType& type) const;
   bool is_host_instance(const Mount& mount, const FsType& type) const;
   bool whole_is_mounted(const Mount& mount) const;
   Result<void> check_groups_of(const Mount& mount, const Treatment& t) const;

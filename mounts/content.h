@@ -5,6 +5,7 @@
 
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
+#include "engine/procfs/id_map.h"
 #include "mounts/table.h"
 
 namespace stasis::mounts {
@@ -13,11 +14,15 @@ namespace stasis::mounts {
 // after setns(2) into the mount namespace. A covered or unbindable mount is laid open in a private copy of the
 // namespace: the calling thread is then left in that copy, so setns(2) back afterwards, as one has to anyway.
 Result<Fd> open_mount_root(const Table& table, int mnt_id);
+// The same for a container with a user namespace of its own, by a child that goes into both of its namespaces: in a
+// copy of the namespace made from outside nothing could be laid open. `pidfd` of its root task.
+Result<Fd> open_mount_root_inside(int pidfd, const Table& table, int mnt_id);
 
 // Every file of the file system of `tree_dirfd`, below it, with "./" in front. Unix socket nodes become empty
 // files with the extended attribute kSocketMark. A file that vanishes meanwhile is an error: nothing runs.
 // Needs the caller's own /proc at /proc (there is no llistxattrat(2)): call it after setns(2) back.
-Result<void> write_archive(int tree_dirfd, int out_fd);
+// `users`: of the container's own user namespace, whose ids the archive gets, or null.
+Result<void> write_archive(int tree_dirfd, int out_fd, const procfs::UserMaps* users = nullptr);
 // Fails with kUnsupportedMount if there is any file.
 Result<void> check_empty(int tree_dirfd, const std::string& mountpoint);
 

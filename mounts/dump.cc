@@ -20,9 +20,42 @@ uint32_t image_flags(const Mount& m) {
   return flags;
 }
 
-pb::mnt_entry entry_of(const Mount& m, const Treatment& t) {
+// mountinfo shows uid= and gid= (tmpfs, devpts, proc) as the reader has them; they are given inside the container.
+Result<std::string> inside_options(const std::string& data, const procfs::UserMaps* users) {
+  if (!users) return data;
+  std::vector<std::string> words;
+  for (auto word : split(data, ',')) {
+    words.emplace_back(word);
+    const bool uid = word.starts_with("uid=");
+    if (!uid && !word.starts_with("gid=")) continue;
+    const auto outer = parse_int<uint32_t>(word.substr(4));
+    const auto inner = outer ? (uid ? users->uid : users->gid).inside(*outer) : std::nullopt;
+    if (!inner) return fail(Code::kUnsupportedMount, cat("the option ", word, " is not in its user namespace"));
+    words.back() = cat(word.substr(0, 4), *inner);
+  }
+  return join(words, ",");
+}
+
+uint32_t with_user(uint32_t own, const procfs::UserMaps* users) {
+  return users ? own | CLONE_NEWUSER : own & ~static_cast<uint32_t>(CLONE_NEWUSER);
+}
+
+bool is_outside(const Treatment& t) { return t.how == How::kExternal || t.how == How::kAuto || t.how == How::kRoot; }
+
+// Every obstacle that a user namespace adds.
+void check_users(const Table& table, const std::vector<Treatment>& all, const procfs::UserMaps* users,
+                 std::vector<Error>& errors) {
+  for (size_t i = 0; i < table.mounts.size(); ++i) {
+    if (all[i].how == How::kSkip || is_outside(all[i])) continue;
+    if (auto data = inside_options(super_options(table.mounts[i].super_options).data, users); !data)
+      errors.push_back(std::move(data).error().about(describe(table.mounts[i])));
+  }
+}
+
+pb::mnt_entry entry_of(const Mount& m, const Treatment& t, const procfs::UserMaps* users) {
   pb::mnt_entry e;
   SuperOptions super = super_options(m.super_options);
+  if (auto data = inside_options(super.data, users)) super.data = *std::move(data);  // check_users() saw to the rest
   e.set_fstype(t.type ? t.type->code : kFsUnsupported);
   if (t.type && t.type->code == kFsAuto) e.set_fsname(m.fstype);
   e.set_mnt_id(m.mnt_id);
@@ -46,16 +79,19 @@ pb::mnt_entry entry_of(const Mount& m, const Treatment& t) {
 
 }  // namespace
 
-std::vector<Error> check(const Table& table, const Options& options, const Table& engine, uint32_t own_namespaces) {
+std::vector<Error> check(const Table& table, const Options& options, const Table& engine, uint32_t own_namespaces,
+                         const procfs::UserMaps* users) {
   std::vector<Error> errors;
-  Classifier(table, options, engine, own_namespaces).run(&errors);
+  const auto all = Classifier(table, options, engine, with_user(own_namespaces, users)).run(&errors);
+  check_users(table, all, users, errors);
   return errors;
 }
 
 Result<std::vector<pb::mnt_entry>> dump(const Table& table, const Options& options, const Table& engine,
-                                        uint32_t own_namespaces) {
+                                        uint32_t own_namespaces, const procfs::UserMaps* users) {
   std::vector<Error> errors;
-  auto all = Classifier(table, options, engine, own_namespaces).run(&errors);
+  auto all = Classifier(table, options, engine, with_user(own_namespaces, users)).run(&errors);
+  check_users(table, all, users, errors);
   if (!errors.empty()) {
     Error first = std::move(errors.front());
     first.also().assign(std::make_move_iterator(errors.begin() + 1), std::make_move_iterator(errors.end()));
@@ -63,7 +99,7 @@ Result<std::vector<pb::mnt_entry>> dump(const Table& table, const Options& optio
   }
   std::vector<pb::mnt_entry> entries;
   for (size_t i = 0; i < all.size(); ++i)
-    if (all[i].how != How::kSkip) entries.push_back(entry_of(table.mounts[i], all[i]));
+    if (all[i].how != How::kSkip) entries.push_back(entry_of(table.mounts[i], all[i], users));
   return entries;
 }
 

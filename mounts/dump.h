@@ -10,6 +10,7 @@
 
 #include "engine/base/result.h"
 #include "engine/options.h"
+#include "engine/procfs/id_map.h"
 #include "mounts/table.h"
 #include "proto/mounts.pb.h"
 
@@ -24,11 +25,13 @@ inline constexpr std::string_view kDeviceKey = "CRIU:EXTERNAL_DEV";
 
 // `engine` is the table of the engine's own mount namespace. `own_namespaces` are the CLONE_NEW*
 // bits of namespaces that the container has for itself (only CLONE_NEWCGROUP matters here: without
-// it a cgroup mount of a sub-path is a bind from outside).
+// it a cgroup mount of a sub-path is a bind from outside). `users`: of the container's own user namespace, whose ids
+// are in mount options then, or null.
 std::vector<Error> check(const Table& table, const Options& options, const Table& engine,
-                         uint32_t own_namespaces = kAllNamespaces);
+                         uint32_t own_namespaces = kAllNamespaces, const procfs::UserMaps* users = nullptr);
 Result<std::vector<pb::mnt_entry>> dump(const Table& table, const Options& options, const Table& engine,
-                                        uint32_t own_namespaces = kAllNamespaces);
+                                        uint32_t own_namespaces = kAllNamespaces,
+                                        const procfs::UserMaps* users = nullptr);
 
 // File systems whose files must be looked at while the container stands still.
 struct ContentJob {

@@ -4,11 +4,18 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 #include "engine/base/io.h"
+#include "engine/kernel/syscalls.h"
 #include "mounts/content.h"
+#include "mounts/sources.h"
 
 namespace stasis::mounts {
 namespace {
@@ -51,6 +58,31 @@ Result<Fd> open_mount_root(const Table& table, int mnt_id) {
       return fail(Error::sys("umount", cover->mountpoint).about(describe(*mount)));
   }
   return open_at_mountpoint(*mount, false);
+}
+
+Result<Fd> open_mount_root_inside(int pidfd, const Table& table, int mnt_id) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return fail_sys("socketpair");
+  Fd ours(ends[0]), theirs(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return fail_sys("fork");
+  if (child == 0) {
+    auto open = [&]() -> Result<void> {
+      TRY(kernel::setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS, "the container's namespaces"));
+      std::vector<Fd> found;
+      found.push_back(TRY(open_mount_root(table, mnt_id)));
+      return send_sources(theirs.get(), found);
+    };
+    const auto done = open();
+    if (!done) log::debug(done.error().line());
+    ::_exit(done ? 0 : 1);
+  }
+  theirs.reset();
+  auto got = receive_sources(ours.get(), 1);
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if (!got) return gone(*table.find(mnt_id), "it is covered by another mount, and that cannot be taken off");
+  return std::move(got->front());
 }
 
 }  // namespace stasis::mounts

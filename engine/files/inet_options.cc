@@ -206,8 +206,14 @@ Result<void> restore_buffers(int socket, const Opts& opts) {
     // A size that is set stops growing by itself, so set only what somebody has set.
     if (!lock && now && static_cast<uint32_t>(*now) == sizes[i]) continue;
     // The kernel doubles what it is given.
-    TRY(set_int(socket, SOL_SOCKET, kinds[i].second, static_cast<int>(std::min(sizes[i], uint32_t{INT32_MAX}) / 2),
-                "buffer size"));
+    const int half = static_cast<int>(std::min(sizes[i], uint32_t{INT32_MAX}) / 2);
+    auto set = set_int(socket, SOL_SOCKET, kinds[i].second, half, "buffer size");
+    // Beyond the limits of the host (net.core.wmem_max, rmem_max) only the host's root may go, not a user namespace's.
+    if (!set && set.error().sys_errno() == EPERM)
+      if (auto limited = set_int(socket, SOL_SOCKET, kinds[i].first, half, "buffer size");
+          limited && get_int(socket, SOL_SOCKET, kinds[i].first) == 2 * half)
+        set = {};
+    TRY(std::move(set));
   }
   if (opts.has_so_buf_lock() && get_int(socket, SOL_SOCKET, kBufLock))
     TRY(set_int(socket, SOL_SOCKET, kBufLock, static_cast<int>(locked & 3), "SO_BUF_LOCK"));
@@ -261,7 +267,7 @@ Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type
   return {};
 }
 
-Result<void> dump_inet_options(const Candidate& c, pb::inet_sk_entry& entry, DumpOutput& out) {
+Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out) {
   const int socket = c.copy.get();
   Opts& opts = *entry.mutable_opts();
   opts.set_so_sndbuf(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_SNDBUF).value_or(0)));
@@ -293,7 +299,7 @@ Result<void> dump_inet_options(const Candidate& c, pb::inet_sk_entry& entry, Dum
   if (!fresh) return fail_sys("socket");
   pb::socket_extra extra;
   extra.set_file_id(entry.id());
-  if (c.st.st_uid != 0) extra.set_uid(c.st.st_uid);
+  if (const uint32_t uid = TRY(owner_of(c, env)).uid; uid != 0) extra.set_uid(uid);
   for (const auto& option : kOptions) {
     const auto value = get_bytes(socket, option);
     if (!value || value == get_bytes(fresh.get(), option)) continue;

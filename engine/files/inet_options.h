@@ -16,7 +16,7 @@ Result<void> set_int(int socket, int level, int name, int value, std::string_vie
 // What the socket has that no option can bring back; no side effects.
 Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type);
 
-Result<void> dump_inet_options(const Candidate& c, pb::inet_sk_entry& entry, DumpOutput& out);
+Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out);
 // Before bind(2). SO_REUSEADDR is left to the caller.
 Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, const pb::socket_extra* extra);
 

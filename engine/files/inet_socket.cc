@@ -121,6 +121,7 @@ Result<void> check_namespace(const Candidate& c, const DumpEnv& env) {
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  TRY(owner_of(c, env));
   TRY(check_namespace(c, env));
   const int type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE).value_or(0);
   TRY(type == SOCK_STREAM ? check_tcp(c) : check_udp(c));
@@ -162,7 +163,7 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
     if (::ioctl(socket, SIOCGIFNAME, &request) < 0) return fail_sys("ioctl(SIOCGIFNAME)", c.name());
     isk.set_ifname(request.ifr_name);
   }
-  return dump_inet_options(c, isk, out);
+  return dump_inet_options(c, env, isk, out);
 }
 
 std::unexpected<Error> corrupt(const pb::inet_sk_entry& isk, std::string_view what) {

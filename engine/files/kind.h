@@ -19,6 +19,7 @@
 #include "engine/image/writer.h"
 #include "engine/memory/shared.h"
 #include "engine/options.h"
+#include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
 #include "mounts/pty.h"
 #include "mounts/table.h"
@@ -42,11 +43,12 @@ struct Candidate {
 struct DumpEnv {
   const Options& options;
   const procfs::Procfs& proc;
-  pid_t root_pid = 0;                     // host pid of the root task
-  const mounts::Table* mounts = nullptr;  // of the container; null: it shares the engine's
-  Fd root_dir;                            // O_PATH of the mount namespace's root
-  std::set<pid_t> pids;                   // host pids of the container
-  uint32_t net_ns_id = 0;                 // of the container, in images
+  pid_t root_pid = 0;                       // host pid of the root task
+  const mounts::Table* mounts = nullptr;    // of the container; null: it shares the engine's
+  Fd root_dir;                              // O_PATH of the mount namespace's root
+  std::set<pid_t> pids;                     // host pids of the container
+  uint32_t net_ns_id = 0;                   // of the container, in images
+  const procfs::UserMaps* users = nullptr;  // of the container's own user namespace; null: the engine's ids
 };
 
 // Collected besides files.img.
@@ -116,6 +118,11 @@ extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
 
 // Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
 Result<void> check_owner(const Candidate& candidate);
+// Who it belongs to, by the ids of the container.
+struct Owner {
+  uint32_t uid = 0, gid = 0;
+};
+Result<Owner> owner_of(const Candidate& candidate, const DumpEnv& env);
 void set_no_owner(pb::fown_entry* fown);
 // The caller's descriptor for --inherit-fd `key`, or -1.
 int inherited_fd(const Options& options, std::string_view key);

@@ -66,6 +66,17 @@ int inherited_fd(const Options& options, std::string_view key) {
   return -1;
 }
 
+Result<Owner> owner_of(const Candidate& c, const DumpEnv& env) {
+  if (!env.users) return Owner{c.st.st_uid, c.st.st_gid};
+  const auto uid = env.users->uid.inside(c.st.st_uid), gid = env.users->gid.inside(c.st.st_gid);
+  if (!uid || !gid)
+    return fail(
+        Error(Code::kUnsupportedFile, cat(c.name(), " belongs to user ", c.st.st_uid, " and group ", c.st.st_gid,
+                                          " of the host, which the container's user namespace does not have"))
+            .about(c.name()));
+  return Owner{*uid, *gid};
+}
+
 void set_no_owner(pb::fown_entry* fown) {
   fown->set_uid(0), fown->set_euid(0), fown->set_signum(0), fown->set_pid_type(0), fown->set_pid(0);
 }

@@ -64,6 +64,7 @@ Result<void> check(const Candidate& c, const DumpEnv& env) {
       return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal that is not its session's any more"))
                       .about(c.name()));
   if (is_named(c, env.options)) return {};
+  if (is_slave(c.st) && !is_external(c, env.options)) TRY(owner_of(c, env));
   const bool others = std::ranges::any_of(env.options.externals, [](const auto& e) { return e.kind == "tty"; });
   if (!env.options.orphan_pts_master && !others)
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container"))
@@ -120,7 +121,9 @@ Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entr
   w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel),
       w.set_ws_ypixel(size.ws_ypixel);
   if (!external || on_own_devpts(c, env)) info.mutable_pty()->set_index(index_of(c.st.st_rdev));
-  info.set_uid(c.st.st_uid), info.set_gid(c.st.st_gid);
+  const auto owner = owner_of(c, env);
+  if (!owner && !external) return fail(owner.error());
+  if (owner) info.set_uid(owner->uid), info.set_gid(owner->gid);  // else it stays with whom the client's belongs to
   return find_session(env, c.st.st_rdev, info);
 }
 

@@ -56,7 +56,11 @@ Result<Fd> open_image(int dirfd, const std::string& name) {
 }
 
 Result<RecordReader> RecordReader::open(int dirfd, const std::string& name, Kind kind) {
-  RecordReader reader = TRY(open_any(dirfd, name));
+  return open(TRY(open_image(dirfd, name)), name, kind);
+}
+
+Result<RecordReader> RecordReader::open(Fd file, const std::string& name, Kind kind) {
+  RecordReader reader = TRY(open_any(std::move(file), name));
   if (reader.kind().kind != kind)
     return fail(Error(Code::kImageCorrupt,
                       cat(name, ": has the magic of ", reader.kind().crit_name, ", not of ", kind_info(kind).crit_name))
@@ -65,9 +69,13 @@ Result<RecordReader> RecordReader::open(int dirfd, const std::string& name, Kind
 }
 
 Result<RecordReader> RecordReader::open_any(int dirfd, const std::string& name) {
+  return open_any(TRY(open_image(dirfd, name)), name);
+}
+
+Result<RecordReader> RecordReader::open_any(Fd file, const std::string& name) {
   RecordReader reader;
   reader.name_ = name;
-  reader.fd_ = TRY(open_image(dirfd, name));
+  reader.fd_ = std::move(file);
   struct stat st {};
   if (::fstat(reader.fd_.get(), &st) < 0) return fail_sys("fstat", name);
   reader.size_ = static_cast<uint64_t>(st.st_size);
@@ -179,13 +187,20 @@ bool Reader::exists(const std::string& name) const {
 }
 
 Result<RecordReader> Reader::records(Kind kind, const std::string& name) const {
-  TRY(check_listed(name));
-  return RecordReader::open(dirfd(), name, kind);
+  return RecordReader::open(TRY(open_raw(name)), name, kind);
 }
 
 Result<Fd> Reader::open_raw(const std::string& name) const {
   TRY(check_listed(name));
-  return open_image(dirfd(), name);
+  const auto held = held_.find(name);
+  if (held == held_.end()) return open_image(dirfd(), name);
+  if (::lseek(held->second.get(), 0, SEEK_SET) < 0) return fail_sys("lseek", name);
+  return dup_at_least(held->second.get());
+}
+
+Result<void> Reader::hold_open(const std::vector<std::string>& names) {
+  for (const auto& name : names) held_[name] = TRY(open_raw(name));
+  return {};
 }
 
 Result<void> Reader::read_one(Kind kind, const std::string& name, Message& message) const {

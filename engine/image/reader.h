@@ -6,6 +6,7 @@
 #include <google/protobuf/message.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -27,6 +28,7 @@ class RecordReader {
  public:
   // Checks the head against `kind`.
   static Result<RecordReader> open(int dirfd, const std::string& name, Kind kind);
+  static Result<RecordReader> open(Fd file, const std::string& name, Kind kind);
   // Takes the kind from the file's magic; kImageCorrupt if it is none.
   static Result<RecordReader> open_any(int dirfd, const std::string& name);
 
@@ -44,6 +46,7 @@ class RecordReader {
 
  private:
   Result<void> read_bytes(void* data, uint64_t size);
+  static Result<RecordReader> open_any(Fd file, const std::string& name);
   Result<void> read_head();
   Fd fd_;
   std::string name_;
@@ -83,6 +86,8 @@ class Reader {
   Result<RecordReader> records(Kind kind, const std::string& name) const;
   // Files without a magic. O_RDONLY.
   Result<Fd> open_raw(const std::string& name) const;
+  // From now on opening one of these gives copies of one descriptor: for a task that has no right to open them itself.
+  Result<void> hold_open(const std::vector<std::string>& names);
   int dirfd() const { return dir_.get(); }
 
  private:
@@ -92,6 +97,7 @@ class Reader {
   pb::inventory_entry inventory_;
   std::optional<pb::manifest_entry> manifest_;
   std::set<std::string> listed_;  // names in the manifest
+  std::map<std::string, Fd> held_;
 };
 
 }  // namespace stasis::image

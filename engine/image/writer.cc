@@ -36,6 +36,7 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
+  bool setgroups_denied = false;
 };
 
 struct OpenImage {
@@ -299,6 +300,7 @@ void Writer::add_inherited_pages(const pb::inherited_pages& pages) { *state_->in
 void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
+void Writer::set_setgroups_denied() { state_->setgroups_denied = true; }
 
 Result<void> Writer::commit(bool sync) {
   WriterState& state = *state_;
@@ -318,6 +320,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_inherited_pages() = state.inherited_pages;
   *manifest.mutable_device_filters() = state.device_filters;
   *manifest.mutable_shmem_extras() = state.shmem_extras;
+  if (state.setgroups_denied) manifest.set_setgroups_denied(true);
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());

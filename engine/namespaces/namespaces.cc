@@ -8,6 +8,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/user.h"
 
 namespace stasis::namespaces {
 namespace {
@@ -64,17 +65,22 @@ Result<Owned> look(const procfs::Procfs& proc, pid_t root, const std::vector<pid
                 .about(cat("pid ", pid)));
     }
   }
-  for (auto [flag, name] : {std::pair<unsigned long, const char*>{CLONE_NEWUSER, "user"}, {CLONE_NEWTIME, "time"}})
-    if (owned.flags & flag)
-      obstacles.push_back(
-          Error(Code::kUnsupportedNamespace, cat("pid ", root, " is in a ", name, " namespace of its own"))
-              .about(cat("pid ", root)));
+  if (owned.flags & CLONE_NEWTIME)
+    obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("pid ", root, " is in a time namespace of its own"))
+                            .about(cat("pid ", root)));
   const auto children_ns = proc.ns(root, "pid_for_children"), pid_ns = proc.ns(root, "pid");
   if (children_ns && pid_ns && !(*children_ns == *pid_ns))
     obstacles.push_back(
         Error(Code::kUnsupportedNamespace, cat("pid ", root, " makes its children in another pid namespace"))
             .about(cat("pid ", root)));
   owned.external_net = external_name(options, "net", owned.net.inode);
+  if (!(owned.flags & CLONE_NEWUSER)) return owned;
+  unsigned long inner = owned.flags;
+  if (!owned.external_net.empty()) inner &= ~static_cast<unsigned long>(CLONE_NEWNET);
+  owned.users = TRY(look_user(proc, root, inner, obstacles));
+  if (!obstacles.empty()) return owned;
+  find_foreign_ids(proc, root, root, *owned.users, obstacles);
+  for (pid_t pid : others) find_foreign_ids(proc, root, pid, *owned.users, obstacles);
   return owned;
 }
 
@@ -93,15 +99,28 @@ unsigned long owned_flags(const Ids& ids, const Ids& engine_ids) {
   return flags;
 }
 
-Result<Inside> Inside::enter(int pidfd, unsigned long flags) {
+Result<Inside> Inside::remember(unsigned long flags) {
   Inside inside;
   for (const auto& kind : all_kinds())
     if (flags & kind.flag)
       inside.back_.emplace_back(TRY(open_at(AT_FDCWD, cat("/proc/self/ns/", kind.name), O_RDONLY)), kind.flag);
   inside.root_ = TRY(open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY));
   inside.cwd_ = TRY(open_at(AT_FDCWD, ".", O_PATH | O_DIRECTORY));
+  return inside;
+}
+
+Result<Inside> Inside::enter(int pidfd, unsigned long flags) {
+  auto inside = TRY(remember(flags));
   if (inside.back_.empty()) return inside;
   TRY(kernel::setns(pidfd, static_cast<int>(flags), "the container's namespaces"));
+  return inside;
+}
+
+Result<Inside> Inside::join(const std::vector<std::pair<int, int>>& namespaces) {
+  unsigned long flags = 0;
+  for (auto [fd, type] : namespaces) flags |= static_cast<unsigned long>(type);
+  auto inside = TRY(remember(flags));
+  for (auto [fd, type] : namespaces) TRY(kernel::setns(fd, type, "joined namespace"));
   return inside;
 }
 
@@ -136,6 +155,7 @@ void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Own
 
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images,
                   memory::SharedObjects& shared) {
+  if (owned.users) TRY(dump_user(*owned.users, ids.user_ns_id(), images));
   const unsigned long mine = owned.flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
   auto inside = TRY(Inside::enter(pidfd, mine));
   if (mine & CLONE_NEWUTS) TRY(dump_uts(ids.uts_ns_id(), images));
@@ -149,6 +169,10 @@ Result<void> restore(const image::Reader& images, unsigned long flags, const Ids
   if (flags & CLONE_NEWUTS) TRY(restore_uts(ids.uts_ns_id(), images));
   if (flags & CLONE_NEWIPC) TRY(restore_ipc(ids.ipc_ns_id(), images));
   return {};
+}
+
+Result<void> restore_objects(const image::Reader& images, unsigned long flags, const Ids& ids) {
+  return flags & CLONE_NEWIPC ? restore_shm(ids.ipc_ns_id(), images) : Result<void>();
 }
 
 }  // namespace stasis::namespaces

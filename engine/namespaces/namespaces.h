@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "engine/image/writer.h"
 #include "engine/memory/shared.h"
 #include "engine/options.h"
+#include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
 #include "proto/core.pb.h"
 
@@ -25,13 +27,14 @@ struct Kind {
   const char* name;    // in /proc/PID/ns
   unsigned long flag;  // CLONE_NEW*
 };
-// Every kind; user and time are refused by look().
+// Every kind; time is refused by look().
 const std::vector<Kind>& all_kinds();
 
 struct Owned {
   unsigned long flags = 0;   // CLONE_NEW* of what differs from the engine's
   std::string external_net;  // --external net[INODE]:NAME of the root's net namespace
   procfs::NsId net;
+  std::optional<procfs::UserMaps> users;  // of a user namespace of its own
 };
 
 // Compares the root task with the engine, and every other task with the root.
@@ -50,12 +53,15 @@ unsigned long owned_flags(const pb::task_kobj_ids_entry& ids, const pb::task_kob
 class Inside {
  public:
   static Result<Inside> enter(int pidfd, unsigned long flags);
+  // Namespaces by descriptor, each with its CLONE_NEW*.
+  static Result<Inside> join(const std::vector<std::pair<int, int>>& namespaces);
   Inside(Inside&&) = default;
   Inside& operator=(Inside&&) = delete;
   ~Inside();
 
  private:
   Inside() = default;
+  static Result<Inside> remember(unsigned long flags);
   std::vector<std::pair<Fd, unsigned long>> back_;
   Fd root_, cwd_;
 };
@@ -67,6 +73,8 @@ Result<void> dump(int pidfd, const Owned& owned, const Options& options, const p
                   image::Writer& images, memory::SharedObjects& shared);
 // In the restored root task, inside its new namespaces, before its mounts. The network is made from outside: net.h.
 Result<void> restore(const image::Reader& images, unsigned long flags, const pb::task_kobj_ids_entry& ids);
+// What tasks have made in them, after their settings; once, in a task of theirs.
+Result<void> restore_objects(const image::Reader& images, unsigned long flags, const pb::task_kobj_ids_entry& ids);
 
 // uts.cc
 Result<void> dump_uts(uint32_t id, image::Writer& images);

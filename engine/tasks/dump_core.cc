@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/namespaces/user.h"
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/timers.h"
@@ -92,7 +93,7 @@ Result<void> dump_sched(pid_t tid, const procfs::Stat& stat, pb::thread_core_ent
 }
 
 Result<void> dump_thread(const procfs::Procfs& proc, Process& p, const Thread& t, pb::core_entry& core,
-                         pb::task_extra& extra, SeccompTable& seccomp) {
+                         pb::task_extra& extra, SeccompTable& seccomp, const procfs::UserMaps* users) {
   core.set_mtype(pb::core_entry::X86_64);
   auto& info = *core.mutable_thread_info();
   auto& tc = *core.mutable_thread_core();
@@ -114,7 +115,8 @@ Result<void> dump_thread(const procfs::Procfs& proc, Process& p, const Thread& t
   dump_signals(TRY(kernel::peek_signals(t.tid, false)), *tc.mutable_signals_p());
 
   const auto stat = TRY(proc.thread_stat(p.pid, t.tid));
-  const auto status = TRY(proc.thread_status(p.pid, t.tid));
+  auto status = TRY(proc.thread_status(p.pid, t.tid));
+  if (users) status = TRY(namespaces::inside_status(std::move(status), *users));
   tc.set_comm(stat.comm);
   TRY(dump_sched(t.tid, stat, tc, extra));
   extra.set_cap_ambient(status.cap_ambient);
@@ -237,10 +239,11 @@ Result<void> dump_mm(const procfs::Procfs& proc, const Process& p, pb::mm_entry&
 
 }  // namespace
 
-Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTable& seccomp) {
+Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTable& seccomp,
+                             const procfs::UserMaps* users) {
   DumpedCore out;
   for (const auto& thread : p.threads)
-    TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp), "pid ",
+    TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp, users), "pid ",
             p.pid);
   auto& tc = *out.threads.front().mutable_tc();
   tc.set_task_state(p.stop_signal ? kTaskStopped : kTaskAlive);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
 #include "engine/tasks/frozen_tree.h"
 #include "engine/tasks/seccomp.h"
@@ -21,8 +22,9 @@ struct DumpedCore {
   pb::mm_entry mm;                      // without vmas and exe_file_id
 };
 
-// The process must be infected (process.runner).
-Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& process, SeccompTable& seccomp);
+// The process must be infected (process.runner). `users`: of the container's own user namespace, or null.
+Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& process, SeccompTable& seccomp,
+                             const procfs::UserMaps* users);
 // A zombie has a state and an exit code, nothing else.
 pb::core_entry dump_zombie(const Process& process);
 

@@ -65,6 +65,9 @@ Result<void> restore_limits(Driven& d) {
     if (!set.failed(static_cast<size_t>(which))) continue;
     const std::string name = cat("pid ", d.image->node.pid(), ": resource limit ", which, " of ", wanted[which].cur());
     if (set.result(static_cast<size_t>(which)) != -EPERM) return fail(Code::kImageCorrupt, cat(name, " is not valid"));
+    // Root of a user namespace may not raise a hard limit; the engine may, if it has CAP_SYS_RESOURCE.
+    const rlimit whole{wanted[which].cur(), wanted[which].max()};
+    if (::prlimit(d.tids.front(), static_cast<__rlimit_resource>(which), &whole, nullptr) == 0) continue;
     // Without CAP_SYS_RESOURCE a hard limit only goes down. The soft one is what acts.
     Batch look;
     const auto at = look.space(sizeof(rlimit));
@@ -244,7 +247,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
     if (d.as_client)
       drop_capabilities(batch);
     else
-      TRY(add_creds(batch, t.creds(), d.image->extras[i]));
+      TRY(add_creds(batch, t.creds(), d.image->extras[i], d.setgroups));
     if (no_new_privs) {
       batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
       batch.must("prctl(PR_SET_NO_NEW_PRIVS)");

@@ -22,6 +22,7 @@ struct Driven {
   std::vector<pid_t> tids;          // host tids, in the order of image->threads; leader first
   std::set<uint32_t> armed_timers;  // POSIX timers that run already
   bool as_client = false;           // ids are the engine's already (Options::client)
+  bool setgroups = true;            // false: denied in its user namespace
 };
 
 // Creates the other threads; they are traced and stopped when this returns.

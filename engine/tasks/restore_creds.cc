@@ -24,7 +24,7 @@ int last_capability() {
 
 }  // namespace
 
-Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb::task_extra* extra) {
+Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb::task_extra* extra, bool setgroups) {
   if (c.cap_prm_size() > 2 || c.cap_eff_size() > 2 || c.cap_inh_size() > 2 || c.cap_bnd_size() > 2 ||
       c.groups_size() > 65536)
     return fail(Code::kImageCorrupt, "credentials of a wrong size");
@@ -32,9 +32,11 @@ Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb:
   // No set changes by itself when ids change, and capabilities survive the change.
   batch.add(__NR_prctl, PR_SET_SECUREBITS, SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP);
   must("prctl(PR_SET_SECUREBITS)");
-  std::vector<uint32_t> groups(c.groups().begin(), c.groups().end());
-  batch.add(__NR_setgroups, groups.size(), batch.data(groups.data(), groups.size() * 4));
-  must("setgroups");
+  if (setgroups) {
+    std::vector<uint32_t> groups(c.groups().begin(), c.groups().end());
+    batch.add(__NR_setgroups, groups.size(), batch.data(groups.data(), groups.size() * 4));
+    must("setgroups");
+  }
   batch.add(__NR_setresgid, c.gid(), c.egid(), c.sgid());
   must("setresgid");
   batch.add(__NR_setfsgid, c.fsgid());
@@ -44,7 +46,7 @@ Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& c, const pb:
   const uint64_t bounding = bits(c.cap_bnd());
   const int last = last_capability();
   for (int cap = 0; cap <= last; ++cap)
-    if (!(bounding >> cap & 1) && ::prctl(PR_CAPBSET_READ, cap) == 1) {
+    if (!(bounding >> cap & 1)) {
       batch.add(__NR_prctl, PR_CAPBSET_DROP, cap);
       must("prctl(PR_CAPBSET_DROP)");
     }

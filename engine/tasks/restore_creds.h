@@ -10,7 +10,8 @@
 
 namespace stasis::tasks {
 
-Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& creds, const pb::task_extra* extra);
+// `setgroups`: false where it is denied; the groups are there then.
+Result<void> add_creds(remote::Batch& batch, const pb::creds_entry& creds, const pb::task_extra* extra, bool setgroups);
 // The ids are those of the engine already, the images were checked for it: only its capabilities have to go.
 void drop_capabilities(remote::Batch& batch);
 

@@ -3,11 +3,13 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <set>
 
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/user.h"
 #include "engine/tasks/seccomp.h"
 #include "engine/tasks/timers.h"
 
@@ -189,6 +191,31 @@ Result<void> check_threads(const Snapshot& s) {
   return {};
 }
 
+// Inside a user namespace there is no right to choose pids of the host, or to change its mounts.
+Result<void> load_users(Snapshot& s) {
+  constexpr unsigned long kNeeded = CLONE_NEWPID | CLONE_NEWNS;
+  if ((s.namespaces & kNeeded) != kNeeded)
+    return fail(Error(Code::kUnsupportedNamespace,
+                      "the images have a user namespace, but share the pid or mount namespace of the host"));
+  s.users = TRY(namespaces::load_user(*s.images, s.tasks.front().ids.user_ns_id()));
+  const std::string name = img("userns", s.tasks.front().ids.user_ns_id());
+  const auto& birth_groups = s.tasks.front().threads.front().thread_core().creds().groups();
+  for (const auto& task : s.tasks) {
+    if (task.zombie) continue;
+    for (const auto& thread : task.threads) {
+      const auto& c = thread.thread_core().creds();
+      auto has = [](const procfs::IdMap& map, auto... ids) { return (map.outside(ids).has_value() && ...); };
+      bool ok = has(s.users->uid, c.uid(), c.euid(), c.suid(), c.fsuid()) &&
+                has(s.users->gid, c.gid(), c.egid(), c.sgid(), c.fsgid());
+      for (const uint32_t group : c.groups()) ok = ok && has(s.users->gid, group);
+      if (!ok) return corrupt(name, cat("pid ", task.node.pid(), " has ids that it does not have"));
+      if (!s.users->setgroups && !std::ranges::equal(c.groups(), birth_groups))
+        return corrupt(name, cat("setgroups is denied, and pid ", task.node.pid(), " has groups of its own"));
+    }
+  }
+  return {};
+}
+
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
   for (const char* name : {"filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
@@ -236,9 +263,9 @@ Result<Snapshot> load(const image::Reader& images) {
   }
   if (images.exists("cgroup.img")) s.cgroup = TRY(images.read<pb::cgroup_entry>(Kind::kCgroup, "cgroup.img"));
   s.namespaces = namespaces::owned_flags(s.tasks.front().ids, images.inventory().root_ids());
-  if (s.namespaces & (CLONE_NEWUSER | 0x80 /* CLONE_NEWTIME */))
-    return fail(
-        Error(Code::kUnsupportedNamespace, "the images have a user or time namespace, which cannot be restored yet"));
+  if (s.namespaces & 0x80 /* CLONE_NEWTIME */)
+    return fail(Error(Code::kUnsupportedNamespace, "the images have a time namespace, which cannot be restored yet"));
+  if (s.namespaces & CLONE_NEWUSER) TRY(load_users(s));
   if (s.namespaces & CLONE_NEWIPC) s.segments = TRY(namespaces::load_segments(s.tasks.front().ids.ipc_ns_id(), images));
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;

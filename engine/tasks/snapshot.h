@@ -13,6 +13,7 @@
 #include "engine/memory/runs.h"
 #include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/procfs/id_map.h"
 #include "proto/cgroup.pb.h"
 #include "proto/core.pb.h"
 #include "proto/mm.pb.h"
@@ -61,7 +62,8 @@ struct Snapshot {
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;
   std::optional<pb::cgroup_entry> cgroup;
-  unsigned long namespaces = 0;  // CLONE_NEW* that the container has for itself
+  unsigned long namespaces = 0;           // CLONE_NEW* that the container has for itself
+  std::optional<procfs::UserMaps> users;  // of its user namespace, if that is among them
 };
 
 Result<Snapshot> load(const image::Reader& images);

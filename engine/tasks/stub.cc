@@ -20,6 +20,7 @@
 #include "engine/kernel/x86_64/runner.h"
 #include "engine/memory/premap.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/user.h"
 
 namespace stasis::tasks {
 namespace {
@@ -77,6 +78,7 @@ class Stub {
         must(fail_sys("take descriptor from the root task", cat(fd)));
     }
     if (join) must(kernel::setns(root_pidfd, join, "namespaces of the root task"));
+    if (env_.snapshot.users) must(namespaces::become_root(*env_.snapshot.users));
     run_node();
   }
 
@@ -447,6 +449,7 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
   stubs.go_read_.reset();
   // From here on the root dies with us, and with it, in a pid namespace, everything else.
   TRY(kernel::seize(got, stubs.seize_flags()));
+  if (env.snapshot.users) TRY(namespaces::write_maps(TRY(procfs::Procfs::open()), got, *env.snapshot.users));
   return stubs;
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Runs every live program: start, look, checkpoint, see that it is gone, restore, look again, let it verify itself.
-PROGRAM x {host, ns} x {cli, rpc} x {once, twice}, --leave-running, cgroup roots, and a table of refusals.
+PROGRAM x {host, ns, userns} x {cli, rpc} x {once, twice}, --leave-running, cgroup roots, and a table of refusals.
 One line per test: "ok NAME", "FAIL NAME: reason", "skip NAME: reason"."""
 import argparse
 import ctypes
@@ -26,6 +26,10 @@ LIVE = os.path.join(BUILD, 'live')
 HANG = int(os.environ.get('STASIS_TEST_HANG', '60'))   # seconds; only ends what hangs
 NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net', 'sysv_shm'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
+NEEDS_USER_NAMESPACE = {'ns_user'}
+# flavour: (words for ns_launch, owner of the root directory)
+FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005))}
+WITH_FEW_IDS = {'process_tree', 'threads', 'umask'}   # for the way there; these need no right of root
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
 NOT_FOR_PEER = {'copy_on_write'}   # the images of each say in another way, or not at all, what is shared
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
@@ -74,20 +78,23 @@ class Program:
     def __init__(self, name, flavour, directory, arguments=(), before_exec=None):
         self.name, self.flavour, self.directory = name, flavour, directory
         self.root = None
-        if flavour == 'ns':
+        if flavour != 'host':
             self.root = os.path.join(directory, 'root')
             inside = os.path.join(self.root, 'live')
             os.makedirs(inside)
             shutil.copy(os.path.join(LIVE, name), os.path.join(inside, 'program'))
             check(libc.mount(self.root.encode(), self.root.encode(), None, 4096, None) == 0, 'bind mount of the root')
             files = '/live'
-            command = [os.path.join(LIVE, 'ns_launch'), self.root, '--', '/live/program']
+            words, owner = FLAVOURS[flavour]
+            for path in (self.root, inside, os.path.join(inside, 'program')):
+                os.chown(path, *owner)
+            command = [os.path.join(LIVE, 'ns_launch'), self.root, *words, '--', '/live/program']
         else:
             inside = files = directory
             command = [os.path.join(LIVE, name)]
         self.ready, self.go, self.result = (os.path.join(inside, f) for f in ('ready', 'go', 'result'))
         command += [f'{files}/{f}' for f in ('ready', 'go', 'result')] + list(arguments)
-        if flavour == 'ns':
+        if flavour != 'host':
             launched = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG)
             check(launched.returncode == 0, f'ns_launch: {launched.stderr.strip()}')
             self.pid = int(launched.stdout)
@@ -146,8 +153,10 @@ class Cli:
 
     def dump(self, program, images, options):
         arguments = ['dump', '-t', str(program.pid)] + options.get('cli dump', [])
-        if program.flavour == 'ns':
+        if program.flavour != 'host':
             arguments += ['--empty-ns', 'net']
+        if program.flavour in ('userns', 'few-ids'):   # the device nodes are binds of the host's
+            arguments += ['--external', 'mnt[]']
         if options.get('leave running'):
             arguments.append('--leave-running')
         done, why = self.run(arguments, images, 'dump.log', self.dumps)
@@ -158,8 +167,10 @@ class Cli:
         if os.path.exists(pidfile):
             os.unlink(pidfile)
         arguments = ['restore', '-d', '--pidfile', pidfile] + options.get('cli restore', [])
-        if program.flavour == 'ns':
+        if program.flavour != 'host':
             arguments += ['--empty-ns', 'net', '--root', program.root]
+        if program.flavour in ('userns', 'few-ids'):
+            arguments += ['--external', 'mnt[]']
         done, why = self.run(arguments, images, 'restore.log', self.restores)
         check(done.returncode == 0, f'restore: status {done.returncode}: {why}')
         return int(tasks.read(pidfile))
@@ -187,8 +198,9 @@ class Rpc:
         def fill(opts):
             opts.pid = program.pid
             opts.leave_running = bool(options.get('leave running'))
-            if program.flavour == 'ns':
+            if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
+            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
             options.get('rpc dump', lambda _: None)(opts)
         answer = self.call(swrk.rpc.DUMP, images, fill)
         check(answer.response.HasField('dump'), 'the answer to DUMP has no dump message')
@@ -197,9 +209,10 @@ class Rpc:
 
     def restore(self, program, images, options):
         def fill(opts):
-            if program.flavour == 'ns':
+            if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
                 opts.root = program.root
+            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
             options.get('rpc restore', lambda _: None)(opts)
         answer = self.call(swrk.rpc.RESTORE, images, fill)
         pids = {script: pid for script, pid in answer.notifications}
@@ -479,8 +492,10 @@ def programs():
 
 def all_tests(native, peer):
     for name in programs():
-        for flavour in ('host', 'ns'):
-            if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour == 'ns' and name in NOT_IN_NAMESPACES):
+        for flavour in FLAVOURS:
+            if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour != 'host' and name in NOT_IN_NAMESPACES):
+                continue
+            if flavour == 'few-ids' and name not in WITH_FEW_IDS or flavour != 'userns' and name in NEEDS_USER_NAMESPACE:
                 continue
             if peer:
                 for direction in ('from-peer', 'to-peer') if name not in NOT_FOR_PEER else ():

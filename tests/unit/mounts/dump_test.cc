@@ -211,5 +211,26 @@ TEST(ContentJobs, PrefersAMountThatCanBeReached) {
   EXPECT_EQ(content_image_name(60), "tmpfs-dev-60.tar.gz.img");
 }
 
+TEST(Dump, UserNamespace) {
+  const procfs::UserMaps users{{{{0, 100000, 65536}}}, {{{0, 200000, 65536}}}};
+  const std::string devpts = "2 1 0:40 / /dev/pts rw - devpts devpts rw,gid=200005,mode=620\n";
+  auto entries = dump(table(kRoot + devpts), {}, table(samples::kHost), kAllNamespaces, &users);
+  ASSERT_TRUE(entries) << entries.error().line();
+  EXPECT_EQ(find(*entries, "/dev/pts")->options(), "newinstance,gid=5,mode=620");
+  entries = dump(table(std::string(kRoot) + "2 1 0:40 / /t rw - tmpfs t rw,uid=100007,gid=200008\n"), {},
+                 table(samples::kHost), kAllNamespaces, &users);
+  ASSERT_TRUE(entries) << entries.error().line();
+  EXPECT_EQ(find(*entries, "/t")->options(), "uid=7,gid=8");
+
+  auto errors = check(table(std::string(kRoot) + "2 1 0:40 / /t rw - tmpfs t rw,gid=5\n"), {}, table(samples::kHost),
+                      kAllNamespaces, &users);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_NE(errors[0].message().find("gid=5"), std::string::npos);
+  errors = check(table(std::string(kRoot) + "2 1 0:41 / /d rw - debugfs none rw\n"), {}, table(samples::kHost),
+                 kAllNamespaces, &users);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_NE(errors[0].message().find("cannot be mounted in a user namespace"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace stasis::mounts
