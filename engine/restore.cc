@@ -336,13 +336,11 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
 Result<void> hold_images(image::Reader& images, const tasks::Snapshot& s) {
   if (!s.users) return {};
   std::vector<std::string> names;
-  for (const auto& task : s.tasks)
-    if (!task.zombie) names.push_back(cat("pages-", task.pagemap.pages_id, ".img"));
   for (const auto& mount : s.mounts)
     if (const auto name = mounts::content_image_name(mount.root_dev()); images.exists(name)) names.push_back(name);
-  const auto& ids = s.tasks.front().ids;
-  if (s.namespaces & CLONE_NEWUTS) names.push_back(cat("utsns-", ids.uts_ns_id(), ".img"));
-  if (s.namespaces & CLONE_NEWIPC) names.push_back(cat("ipcns-var-", ids.ipc_ns_id(), ".img"));
+  for (const auto& name : TRY(list_dir(images.dirfd(), ".")))
+    for (const char* kind : {"pages-", "pagemap-shmem-", "ghost-file-", "ipcns-", "utsns-"})
+      if (name.starts_with(kind) && images.exists(name)) names.push_back(name);
   return images.hold_open(names);
 }
 

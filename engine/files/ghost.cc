@@ -66,12 +66,13 @@ Result<void> write_data(int fd, uint64_t size, image::RecordFile& file) {
   return {};
 }
 
-Result<void> dump_contents(const Candidate& c, uint32_t id, image::Writer& images) {
+Result<void> dump_contents(const Candidate& c, const DumpEnv& env, uint32_t id, image::Writer& images) {
   const Fd fd = TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", c.copy.get()), O_RDONLY | O_NONBLOCK));
   struct stat st {};
   if (::fstat(fd.get(), &st) < 0) return fail_sys("fstat", c.name());
   pb::ghost_file_entry entry;
-  entry.set_uid(st.st_uid), entry.set_gid(st.st_gid), entry.set_mode(st.st_mode);
+  const auto owner = TRY(owner_of(c, env));
+  entry.set_uid(owner.uid), entry.set_gid(owner.gid), entry.set_mode(st.st_mode);
   // In the kernel's own encoding, as everywhere in the images.
   entry.set_dev(major(st.st_dev) << 20 | minor(st.st_dev)), entry.set_ino(st.st_ino);
   auto time = [](pb::timeval& to, const timespec& from) {
@@ -182,7 +183,7 @@ Result<std::string> dump_ghost(const Candidate& c, const DumpEnv& env, DumpOutpu
   const std::string path = TRY(check_ghost(c, env));
   const auto [at, fresh] =
       out.ghosts.try_emplace({c.st.st_dev, c.st.st_ino}, static_cast<uint32_t>(out.ghosts.size() + 1));
-  if (fresh) TRY_CTX(dump_contents(c, at->second, *out.images), c.name());
+  if (fresh) TRY_CTX(dump_contents(c, env, at->second, *out.images), c.name());
   auto& remap = out.remaps.emplace_back();
   remap.set_orig_id(file_id);
   remap.set_remap_id(at->second);

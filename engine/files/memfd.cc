@@ -48,7 +48,7 @@ bool matches(const Candidate& c) {
 Result<void> check(const Candidate& c, const DumpEnv&) { return check_owner(c); }
 
 // The inode, the first time it is met.
-Result<uint64_t> dump_inode(const Candidate& c, DumpOutput& out) {
+Result<uint64_t> dump_inode(const Candidate& c, const DumpEnv& env, DumpOutput& out) {
   const Fd file = TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", c.copy.get()), O_RDONLY));
   const uint64_t id = TRY(out.shared->id_of(file.get()));
   if (std::ranges::any_of(out.memfds, [&](const auto& m) { return m.inode_id() == id; })) return id;
@@ -57,10 +57,11 @@ Result<uint64_t> dump_inode(const Candidate& c, DumpOutput& out) {
   if (static_cast<uint32_t>(seals) & ~kKnownSeals)
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " has unknown seals ", hex(static_cast<uint32_t>(seals))))
                     .about(c.name()));
+  const auto owner = TRY(owner_of(c, env));
   auto& inode = out.memfds.emplace_back();
   const std::string_view link = c.link;
   inode.set_name(std::string(link.substr(kPrefix.size(), link.size() - kPrefix.size() - kDeleted.size())));
-  inode.set_uid(c.st.st_uid), inode.set_gid(c.st.st_gid);
+  inode.set_uid(owner.uid), inode.set_gid(owner.gid);
   inode.set_size(static_cast<uint64_t>(c.st.st_size));
   inode.set_shmid(static_cast<uint32_t>(id));
   inode.set_seals(static_cast<uint32_t>(seals));
@@ -75,14 +76,14 @@ Result<uint64_t> dump_inode(const Candidate& c, DumpOutput& out) {
   return id;
 }
 
-Result<void> dump(const Candidate& c, const DumpEnv&, DumpOutput& out, pb::file_entry& entry) {
+Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
   auto& memfd = *entry.mutable_memfd();
   entry.set_type(pb::MEMFD);
   memfd.set_id(entry.id());
   memfd.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
   memfd.set_pos(c.info.pos);
   set_no_owner(memfd.mutable_fown());
-  memfd.set_inode_id(TRY(dump_inode(c, out)));
+  memfd.set_inode_id(TRY(dump_inode(c, env, out)));
   return {};
 }
 

@@ -65,7 +65,8 @@ void find_ipc_obstacles(std::vector<Error>& obstacles) {
   }
 }
 
-Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared) {
+Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared,
+                      const procfs::UserMaps* users) {
   std::vector<Error> obstacles;
   find_ipc_obstacles(obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
@@ -83,7 +84,7 @@ Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects&
   for (auto field : fields(trim(sem))) var.add_sem_ctls(parse_int<uint32_t>(field).value_or(0));
   var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
   var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));
-  TRY(dump_shm(id, images, shared));
+  TRY(dump_shm(id, images, shared, users));
   return images.put(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img"), var);
 }
 

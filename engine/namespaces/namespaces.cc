@@ -159,7 +159,7 @@ Result<void> dump(int pidfd, const Owned& owned, const Options& options, const I
   const unsigned long mine = owned.flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
   auto inside = TRY(Inside::enter(pidfd, mine));
   if (mine & CLONE_NEWUTS) TRY(dump_uts(ids.uts_ns_id(), images));
-  if (mine & CLONE_NEWIPC) TRY(dump_ipc(ids.ipc_ns_id(), images, shared));
+  if (mine & CLONE_NEWIPC) TRY(dump_ipc(ids.ipc_ns_id(), images, shared, owned.users ? &*owned.users : nullptr));
   if (mine & CLONE_NEWNET)
     TRY(dump_net(ids.net_ns_id(), owned.external_net, (options.empty_ns & CLONE_NEWNET) != 0, images));
   return {};

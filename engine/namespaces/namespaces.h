@@ -81,7 +81,7 @@ Result<void> dump_uts(uint32_t id, image::Writer& images);
 Result<void> restore_uts(uint32_t id, const image::Reader& images);
 // ipc.cc
 void find_ipc_obstacles(std::vector<Error>& obstacles);
-Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared);
+Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared, const procfs::UserMaps* users);
 Result<void> restore_ipc(uint32_t id, const image::Reader& images);
 // sysv_shm.cc
 struct Segment {
@@ -89,7 +89,7 @@ struct Segment {
   uint64_t huge_page = 0;  // bytes; 0: ordinary pages
   bool removed = false;    // lives only as long as somebody has it attached
 };
-Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects& shared);
+Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects& shared, const procfs::UserMaps* users);
 // Every segment of the images, checked, by its id.
 Result<std::map<uint64_t, Segment>> load_segments(uint32_t id, const image::Reader& images);
 Result<void> restore_shm(uint32_t id, const image::Reader& images);

@@ -45,7 +45,10 @@ class Attached {
   void* at_;
 };
 
-Result<void> dump_segment(uint32_t id, image::RecordFile& file, memory::SharedObjects& shared) {
+std::optional<uint32_t> id_inside(const procfs::IdMap* map, uint32_t id) { return map ? map->inside(id) : id; }
+
+Result<void> dump_segment(uint32_t id, image::RecordFile& file, memory::SharedObjects& shared,
+                          const procfs::UserMaps* users) {
   struct shmid_ds ds {};
   if (::shmctl(static_cast<int>(id), IPC_STAT, &ds) < 0) return fail_sys("shmctl(IPC_STAT)", segment_name(id));
   const auto mine = TRY(Attached::attach(id, SHM_RDONLY));
@@ -53,8 +56,16 @@ Result<void> dump_segment(uint32_t id, image::RecordFile& file, memory::SharedOb
   pb::ipc_shm_entry entry;
   auto& desc = *entry.mutable_desc();
   desc.set_key(static_cast<uint32_t>(ds.shm_perm.__key));
-  desc.set_uid(ds.shm_perm.uid), desc.set_gid(ds.shm_perm.gid);
-  desc.set_cuid(ds.shm_perm.cuid), desc.set_cgid(ds.shm_perm.cgid);
+  const auto uid = id_inside(users ? &users->uid : nullptr, ds.shm_perm.uid),
+             gid = id_inside(users ? &users->gid : nullptr, ds.shm_perm.gid),
+             creator_uid = id_inside(users ? &users->uid : nullptr, ds.shm_perm.cuid),
+             creator_gid = id_inside(users ? &users->gid : nullptr, ds.shm_perm.cgid);
+  if (!uid || !gid || !creator_uid || !creator_gid)
+    return fail(Error(Code::kUnsupported, cat(segment_name(id),
+                                              " belongs to a user of the host, whom the container's user "
+                                              "namespace does not have"))
+                    .about(segment_name(id)));
+  desc.set_uid(*uid), desc.set_gid(*gid), desc.set_cuid(*creator_uid), desc.set_cgid(*creator_gid);
   desc.set_mode(ds.shm_perm.mode);
   desc.set_id(id);
   entry.set_size(ds.shm_segsz);
@@ -132,7 +143,8 @@ Result<void> check(const pb::ipc_shm_entry& entry, const image::RecordReader& fi
 
 }  // namespace
 
-Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects& shared) {
+Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects& shared,
+                      const procfs::UserMaps* users) {
   const auto text = read_file_at(AT_FDCWD, "/proc/sysvipc/shm");
   if (!text) return {};  // a kernel without System V IPC
   const auto rows = lines(*text);
@@ -142,7 +154,7 @@ Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects&
     const auto f = fields(rows[i]);
     const auto segment = f.size() > 1 ? parse_int<uint32_t>(f[1]) : std::nullopt;
     if (!segment) return fail(Code::kInternal, cat("/proc/sysvipc/shm: cannot parse \"", rows[i], "\""));
-    TRY(dump_segment(*segment, file, shared));
+    TRY(dump_segment(*segment, file, shared, users));
   }
   return file.close();
 }
