@@ -105,12 +105,22 @@ Result<std::map<pid_t, uint32_t>> dump_cgroups(Dump& d) {
 
 // Mappings with their file ids, then the pages.
 Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, const std::vector<memory::Vma>& vmas) {
+  pb::memory_extra extra;
+  extra.set_pid(static_cast<uint32_t>(p.npid));
+  for (const auto& vma : vmas) memory::add_extras(vma, extra);
+  if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
+    extra.set_lock_future(future);
   const auto start = now();
   auto pagemap = TRY(image::PagemapWriter::create(d.images, img("pagemap", static_cast<uint32_t>(p.npid)), pages_id));
   auto pages = TRY(d.images.open_raw(img("pages", pages_id)));
   const auto stats = TRY_CTX(memory::dump_pages(d.proc, p.pid, vmas, pagemap, pages), "memory of pid ", p.pid);
   TRY(pagemap.finish());
   TRY(pages.close());
+  for (const auto& guard : stats.guards) {
+    auto& range = *extra.add_guards();
+    range.set_start(guard.start), range.set_end(guard.end);
+  }
+  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future()) d.images.add_memory_extra(extra);
   d.stats.pages_scanned += stats.scanned;
   d.stats.pages_written += stats.written;
   d.stats.memdump_us += us_since(start);

@@ -168,6 +168,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   TRY(files::check_external_ttys(s.ttys, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
+  TRY(memory::check_huge_pages(s));
   const auto vdso = TRY(memory::own_vdso(proc));
   const uint64_t vdso_start = TRY(memory::own_vdso_start(proc));
   for (const auto& t : s.tasks)

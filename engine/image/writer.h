@@ -87,6 +87,7 @@ class Writer {
   void add_socket_extra(const pb::socket_extra& extra);
   void add_device_filter(const pb::device_filter& filter);
   void add_shmem_extra(const pb::shmem_extra& extra);
+  void add_memory_extra(const pb::memory_extra& extra);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a
   // file is still open or inventory.img was not written. `sync` off leaves out every fsync.

@@ -37,39 +37,55 @@ Result<PageFinder> PageFinder::open(const procfs::Procfs& proc, pid_t pid) {
   return finder;
 }
 
-Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end) {
-  std::vector<Run> runs;
+// False: this kernel does not know the call, or a category.
+Result<bool> PageFinder::scan(kernel::ScanArgs args, std::vector<Run>& runs, std::vector<Run>& guards) {
   std::vector<kernel::PageRegion> regions(512);
-  for (uint64_t at = start; scan_ && at < end;) {
-    kernel::ScanArgs args{};
+  args.vec = reinterpret_cast<uint64_t>(regions.data());
+  args.vec_len = regions.size();
+  for (uint64_t at = args.start; at < args.end; at = args.walk_end) {
     args.start = at;
-    args.end = end;
-    args.vec = reinterpret_cast<uint64_t>(regions.data());
-    args.vec_len = regions.size();
-    // (PRESENT or SWAPPED) and not PFNZERO and not FILE: inverted categories must be clear.
-    args.category_inverted = kernel::kPageIsPfnzero | kernel::kPageIsFile;
-    args.category_mask = kernel::kPageIsPfnzero | kernel::kPageIsFile;
-    args.category_anyof_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
-    args.return_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
     const long n = kernel::pagemap_scan(pagemap_.get(), args);
-    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) {
-      scan_ = false;
-      break;
-    }
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) return false;
     if (n < 0) return fail_sys("ioctl(PAGEMAP_SCAN)", cat("at ", hex(at)));
     for (long i = 0; i < n; ++i) {
       const auto& r = regions[static_cast<size_t>(i)];
       // Present and swapped stretches are reported apart; one run serves both.
-      if (!runs.empty() && runs.back().end == r.start)
-        runs.back().end = r.end;
+      auto& list = r.categories & kernel::kPageIsGuard ? guards : runs;
+      if (!list.empty() && list.back().end == r.start)
+        list.back().end = r.end;
       else
-        runs.push_back({r.start, r.end});
+        list.push_back({r.start, r.end});
     }
     if (args.walk_end <= at) break;
-    at = args.walk_end;
   }
-  if (scan_) return runs;
+  return true;
+}
+
+Result<std::vector<Run>> PageFinder::find(uint64_t start, uint64_t end, std::vector<Run>& guards) {
+  kernel::ScanArgs args{};
+  args.start = start;
+  args.end = end;
+  // (PRESENT or SWAPPED) and not PFNZERO and not FILE: inverted categories must be clear.
+  args.category_inverted = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+  args.category_mask = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+  args.category_anyof_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
+  for (; scan_; guards_ ? guards_ = false : scan_ = false) {
+    args.return_mask = args.category_anyof_mask | (guards_ ? kernel::kPageIsGuard : 0);
+    std::vector<Run> runs;
+    if (TRY(scan(args, runs, guards))) return runs;
+  }
   return find_by_pagemap(start, end);
+}
+
+Result<void> PageFinder::find_guards(uint64_t start, uint64_t end, std::vector<Run>& guards) {
+  if (!scan_ || !guards_) return {};
+  kernel::ScanArgs args{};
+  args.start = start;
+  args.end = end;
+  args.category_mask = args.return_mask = kernel::kPageIsGuard;
+  std::vector<Run> none;
+  guards_ = TRY(scan(args, none, guards));
+  return {};
 }
 
 Result<std::vector<Run>> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
@@ -85,6 +101,18 @@ Result<std::vector<Run>> PageFinder::find_by_pagemap(uint64_t start, uint64_t en
   return runs;
 }
 
+Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t arena, const std::vector<Vma>& vmas) {
+  uint64_t before = 0;
+  for (const auto& vma : vmas)
+    if (vma.map.flag("lo")) before += vma.map.size() / 1024;
+  // The arena comes on top, and smaps is long.
+  if (TRY(proc.status(pid)).locked_kb <= before) return 0;
+  for (const auto& map : TRY(proc.smaps(pid)))
+    if (map.start <= arena && arena < map.end)
+      return !map.flag("lo") ? 0 : map.flag("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
+  return 0;
+}
+
 Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::vector<Vma>& vmas,
                              image::PagemapWriter& pagemap, image::RawFile& pages) {
   PageStats stats;
@@ -92,12 +120,15 @@ Result<PageStats> dump_pages(const procfs::Procfs& proc, pid_t pid, const std::v
   Fd mem;
   auto buffer = std::make_unique<uint8_t[]>(kBuffer);
   for (const auto& vma : vmas) {
-    if (!vma.has_contents) continue;
     const auto& e = vma.entry;
+    if (!vma.has_contents) {
+      if (!is_vdso_group(e)) TRY(finder.find_guards(e.start(), e.end(), stats.guards));
+      continue;
+    }
     stats.scanned += (e.end() - e.start()) / kPageSize;
     // The vDSO's pages are the kernel's own, which no scan shows; they are needed where the vDSO differs.
-    const auto runs =
-        (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
+    const auto runs = (e.status() & kVmaVdso) ? std::vector<Run>{{e.start(), e.end()}}
+                                              : TRY(finder.find(e.start(), e.end(), stats.guards));
     for (const auto& run : runs) {
       TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
       stats.written += (run.end - run.start) / kPageSize;

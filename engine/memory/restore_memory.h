@@ -23,6 +23,9 @@ Result<VdsoLayout> own_vdso(const procfs::Procfs& proc);
 Result<void> check_vdso(const tasks::TaskImage& task, const VdsoLayout& own, uint64_t own_start, int pages_fd);
 Result<uint64_t> own_vdso_start(const procfs::Procfs& proc);
 
+// Huge pages for everything in the images that has them reserved are free on this host.
+Result<void> check_huge_pages(const tasks::Snapshot& snapshot);
+
 // Unmaps everything but [keep_begin, keep_end).
 Result<void> clear(remote::Runner& runner, uint64_t keep_begin, uint64_t keep_end);
 // Maps, reads, protects, advises, and tells the kernel the rest (PR_SET_MM_MAP). Returns pages read.

@@ -34,6 +34,7 @@ struct TaskImage {
   pb::fs_entry fs;
   std::vector<pb::fdinfo_entry> fds;
   image::Pagemap pagemap;
+  const pb::memory_extra* memory = nullptr;  // null if there is nothing
   const pb::task_core_entry& tc() const { return threads.front().tc(); }
 };
 

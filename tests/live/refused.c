@@ -179,9 +179,6 @@ static void h_sysv_shm(void) {
   at[0] = 1;
   CHECK(shmctl(id, IPC_RMID, NULL) == 0);
 }
-static void h_huge_pages(void) {
-  if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED) _exit(77);
-}
 static void h_deleted_large_mapping(void) {
   const char *path = live_path("mapped");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -236,7 +233,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(deleted_file_with_link), KIND(deleted_directory),
-    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_large_mapping),
+    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};

@@ -4,6 +4,7 @@
 PROGRAM x {host, ns} x {cli, rpc} x {once, twice}, --leave-running, cgroup roots, and a table of refusals.
 One line per test: "ok NAME", "FAIL NAME: reason", "skip NAME: reason"."""
 import argparse
+import contextlib
 import ctypes
 import glob
 import os
@@ -26,6 +27,8 @@ LIVE = os.path.join(BUILD, 'live')
 HANG = int(os.environ.get('STASIS_TEST_HANG', '60'))   # seconds; only ends what hangs
 NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net', 'sysv_shm'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
+NEEDS_HUGE_PAGES = {'hugetlb': 16}
+HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
@@ -68,6 +71,23 @@ def tail(path):
     return ' | '.join((wrong or lines)[-3:])[-500:]
 
 
+@contextlib.contextmanager
+def huge_pages(name):
+    """The host's pool of huge pages is made large enough for the program, and what it was afterwards."""
+    before = tasks.read(HUGE_PAGES).strip()
+    wanted = NEEDS_HUGE_PAGES.get(name, 0)
+    if not before or int(before) >= wanted:
+        yield
+        return
+    try:
+        with open(HUGE_PAGES, 'w') as file:
+            file.write(str(wanted))
+        yield
+    finally:
+        with open(HUGE_PAGES, 'w') as file:
+            file.write(before)
+
+
 class Program:
     """One live program, started, in a directory of its own."""
     def __init__(self, name, flavour, directory, arguments=(), before_exec=None):
@@ -97,6 +117,10 @@ class Program:
         until(lambda: os.path.exists(self.ready) or not self.alive(), 'not ready')
         if not self.alive() and os.path.exists(self.result):
             raise Failed(f'before any checkpoint: {tasks.read(self.result)}')
+
+    def must_be_there(self):
+        if not self.alive() and not os.path.exists(self.result):
+            raise Skipped('this machine does not have it')
 
     def alive(self):
         reap()
@@ -227,8 +251,14 @@ def checkpoint_and_restore(program, door, times, options):
 
 
 def run_program(directory, name, flavour, door, times, options):
+    with huge_pages(name):
+        run_program_with_pages(directory, name, flavour, door, times, options)
+
+
+def run_program_with_pages(directory, name, flavour, door, times, options):
     program = Program(name, flavour, directory)
     try:
+        program.must_be_there()
         checkpoint_and_restore(program, door, times, options)
         program.finish()
     finally:
@@ -252,8 +282,14 @@ def run_interchange(directory, name, flavour, peer, direction):
 
 
 def run_native(directory, name, flavour):
+    with huge_pages(name):
+        run_native_with_pages(directory, name, flavour)
+
+
+def run_native_with_pages(directory, name, flavour):
     program = Program(name, flavour, directory)
     try:
+        program.must_be_there()
         program.look()
         program.finish()
     finally:
@@ -265,8 +301,7 @@ def run_native(directory, name, flavour):
 def run_refusal(directory, kind, code, needles):
     program = Program('refused', 'host', directory, [kind])
     try:
-        if not program.alive() and not os.path.exists(program.result):
-            raise Skipped('this kernel does not have it')
+        program.must_be_there()
         images = os.path.join(directory, 'images')
         os.mkdir(images)
         before = program.look()

@@ -33,7 +33,6 @@ REFUSALS = [
     ('flock', OTHER, ['lock']),
     ('posix_lock', OTHER, ['lock']),
     ('sysv_shm', MEMORY, ['SYSV']),
-    ('huge_pages', MEMORY, ['huge']),
     ('deleted_large_mapping', FILE, ['mapped', 'deleted', '--ghost-limit']),
     ('posix_timer', OTHER, ['timer']),
     ('user_namespace', NAMESPACE, ['user']),
