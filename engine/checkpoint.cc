@@ -130,6 +130,11 @@ Result<memory::Runs> dump_inherited(Dump& d, const tasks::Process& p, const memo
 
 // Mappings with their file ids, then the pages.
 Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vector<memory::Vma> vmas) {
+  pb::memory_extra extra;
+  extra.set_pid(static_cast<uint32_t>(p.npid));
+  for (const auto& vma : vmas) memory::add_extras(vma, extra);
+  if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
+    extra.set_lock_future(future);
   const auto start = now();
   const auto& space = d.spaces[p.pid] =
       TRY_CTX(memory::find_contents(d.proc, p.pid, std::move(vmas)), "memory of pid ", p.pid);
@@ -141,6 +146,11 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
               "memory of pid ", p.pid);
   TRY(pagemap.finish());
   TRY(pages.close());
+  for (const auto& guard : space.guards) {
+    auto& range = *extra.add_guards();
+    range.set_start(guard.start), range.set_end(guard.end);
+  }
+  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future()) d.images.add_memory_extra(extra);
   d.stats.pages_scanned += stats.scanned;
   d.stats.pages_written += stats.written;
   d.stats.memdump_us += us_since(start);

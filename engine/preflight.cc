@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/outside.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "mounts/dump.h"
@@ -158,6 +159,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (options.cgroup_mode != CgroupMode::kIgnore)
     find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
   check_sharing(processes, obstacles);
+  memory::OutsideCheck outside;
   const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
   for (const auto& p : processes) {
     if (!p.zombie && p.status.tracer_pid != 0)
@@ -170,14 +172,17 @@ Result<std::vector<Error>> look_once(const Options& options) {
     if (!pidfd) continue;  // ended meanwhile
     files::find_obstacles(env, p.pid, pidfd->get(), obstacles);
     if (const auto maps = proc.smaps(p.pid))
-      for (const auto& vma : memory::classify(map_context, *maps, p.pid, obstacles))
+      for (const auto& vma : memory::classify(map_context, *maps, p.pid, obstacles)) {
+        outside.add(p.pid, vma);
         if (vma.file_backed && !(vma.entry.status() & memory::kVmaMemfd) && vma.map.name.ends_with(" (deleted)"))
           files::find_mapped_obstacles(env, p.pid, vma.map.start, vma.map.end, obstacles);
+      }
     if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
     // What a process that ended during the look gave is no obstacle.
     if (kernel::pidfd_wait_exit(pidfd->get(), 0))
       obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
+  outside.look(proc, env.pids, obstacles);
   return obstacles;
 }
 

@@ -188,6 +188,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   // A process that a runtime made is no copy of ours.
   plan.premaps =
       into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
+  TRY(memory::check_huge_pages(s));
   const auto vdso = TRY(memory::own_vdso(proc));
   const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
   plan.vdsos.resize(s.tasks.size());

@@ -72,6 +72,7 @@ struct MemfdImage {
   pb::memfd_inode_entry entry;
   uint32_t mode = 0777;
   image::Pagemap pagemap;
+  uint64_t huge_page() const;  // bytes; 0: ordinary pages
 };
 
 struct RestoreEnv {

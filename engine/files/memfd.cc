@@ -133,6 +133,11 @@ const pb::shmem_extra* find_extra(const image::Reader& images, uint32_t shmid) {
 
 }  // namespace
 
+uint64_t MemfdImage::huge_page() const {
+  const uint32_t shift = entry.hugetlb_flag() >> 26;
+  return entry.hugetlb_flag() == 0 ? 0 : uint64_t{1} << (shift ? shift : 21);
+}
+
 uint32_t late_seals(const pb::memfd_inode_entry& inode) {
   // Mappings that were writable before stay so, and have to be made before: mm/memfd.c memfd_add_seals(). What seals
   // the seals comes last of all.

@@ -37,6 +37,7 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
   bool setgroups_denied = false;
+  google::protobuf::RepeatedPtrField<pb::memory_extra> memory_extras;
 };
 
 struct OpenImage {
@@ -301,6 +302,7 @@ void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_e
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
 void Writer::set_setgroups_denied() { state_->setgroups_denied = true; }
+void Writer::add_memory_extra(const pb::memory_extra& extra) { *state_->memory_extras.Add() = extra; }
 
 Result<void> Writer::commit(bool sync) {
   WriterState& state = *state_;
@@ -321,6 +323,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_device_filters() = state.device_filters;
   *manifest.mutable_shmem_extras() = state.shmem_extras;
   if (state.setgroups_denied) manifest.set_setgroups_denied(true);
+  *manifest.mutable_memory_extras() = state.memory_extras;
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());

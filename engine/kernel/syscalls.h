@@ -47,7 +47,7 @@ struct PageRegion {
   uint64_t start, end, categories;
 };
 constexpr uint64_t kPageIsWpAllowed = 1 << 0, kPageIsWritten = 1 << 1, kPageIsFile = 1 << 2, kPageIsPresent = 1 << 3,
-                   kPageIsSwapped = 1 << 4, kPageIsPfnzero = 1 << 5, kPageIsHuge = 1 << 6;
+                   kPageIsSwapped = 1 << 4, kPageIsPfnzero = 1 << 5, kPageIsHuge = 1 << 6, kPageIsGuard = 1 << 8;
 struct ScanArgs {
   uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask,
       category_anyof_mask, return_mask;

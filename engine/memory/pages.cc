@@ -31,35 +31,51 @@ Result<PageFinder> PageFinder::open(const procfs::Procfs& proc, pid_t pid) {
   return finder;
 }
 
-Result<Runs> PageFinder::find(uint64_t start, uint64_t end) {
-  Runs runs;
+// False: this kernel does not know the call, or a category.
+Result<bool> PageFinder::scan(kernel::ScanArgs args, Runs& runs, Runs& guards) {
   std::vector<kernel::PageRegion> regions(512);
-  for (uint64_t at = start; scan_ && at < end;) {
-    kernel::ScanArgs args{};
+  args.vec = reinterpret_cast<uint64_t>(regions.data());
+  args.vec_len = regions.size();
+  for (uint64_t at = args.start; at < args.end; at = args.walk_end) {
     args.start = at;
-    args.end = end;
-    args.vec = reinterpret_cast<uint64_t>(regions.data());
-    args.vec_len = regions.size();
-    // (PRESENT or SWAPPED) and not PFNZERO and not FILE: inverted categories must be clear.
-    args.category_inverted = kernel::kPageIsPfnzero | kernel::kPageIsFile;
-    args.category_mask = kernel::kPageIsPfnzero | kernel::kPageIsFile;
-    args.category_anyof_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
-    args.return_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
     const long n = kernel::pagemap_scan(pagemap_.get(), args);
-    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) {
-      scan_ = false;
-      break;
-    }
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) return false;
     if (n < 0) return fail_sys("ioctl(PAGEMAP_SCAN)", cat("at ", hex(at)));
     for (long i = 0; i < n; ++i) {
+      const auto& r = regions[static_cast<size_t>(i)];
       // Present and swapped stretches are reported apart; one run serves both.
-      append(runs, {regions[static_cast<size_t>(i)].start, regions[static_cast<size_t>(i)].end});
+      append(r.categories & kernel::kPageIsGuard ? guards : runs, {r.start, r.end});
     }
     if (args.walk_end <= at) break;
-    at = args.walk_end;
   }
-  if (scan_) return runs;
+  return true;
+}
+
+Result<Runs> PageFinder::find(uint64_t start, uint64_t end, Runs& guards) {
+  kernel::ScanArgs args{};
+  args.start = start;
+  args.end = end;
+  // (PRESENT or SWAPPED) and not PFNZERO and not FILE: inverted categories must be clear.
+  args.category_inverted = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+  args.category_mask = kernel::kPageIsPfnzero | kernel::kPageIsFile;
+  args.category_anyof_mask = kernel::kPageIsPresent | kernel::kPageIsSwapped;
+  for (; scan_; guards_ ? guards_ = false : scan_ = false) {
+    args.return_mask = args.category_anyof_mask | (guards_ ? kernel::kPageIsGuard : 0);
+    Runs runs;
+    if (TRY(scan(args, runs, guards))) return runs;
+  }
   return find_by_pagemap(start, end);
+}
+
+Result<void> PageFinder::find_guards(uint64_t start, uint64_t end, Runs& guards) {
+  if (!scan_ || !guards_) return {};
+  kernel::ScanArgs args{};
+  args.start = start;
+  args.end = end;
+  args.category_mask = args.return_mask = kernel::kPageIsGuard;
+  Runs none;
+  guards_ = TRY(scan(args, none, guards));
+  return {};
 }
 
 Result<Runs> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
@@ -75,15 +91,30 @@ Result<Runs> PageFinder::find_by_pagemap(uint64_t start, uint64_t end) {
   return runs;
 }
 
+Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t arena, const std::vector<Vma>& vmas) {
+  uint64_t before = 0;
+  for (const auto& vma : vmas)
+    if (vma.map.flag("lo")) before += vma.map.size() / 1024;
+  // The arena comes on top, and smaps is long.
+  if (TRY(proc.status(pid)).locked_kb <= before) return 0;
+  for (const auto& map : TRY(proc.smaps(pid)))
+    if (map.start <= arena && arena < map.end)
+      return !map.flag("lo") ? 0 : map.flag("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
+  return 0;
+}
+
 Result<AddressSpace> find_contents(const procfs::Procfs& proc, pid_t pid, std::vector<Vma> vmas) {
   AddressSpace space{.pid = pid, .vmas = std::move(vmas)};
   auto finder = TRY(PageFinder::open(proc, pid));
   for (const auto& vma : space.vmas) {
     auto& runs = space.contents.emplace_back();
-    if (!vma.has_contents) continue;
     const auto& e = vma.entry;
+    if (!vma.has_contents) {
+      if (!is_vdso_group(e)) TRY(finder.find_guards(e.start(), e.end(), space.guards));
+      continue;
+    }
     // The vDSO's pages are the kernel's own, which no scan shows; they are needed where the vDSO differs.
-    runs = e.status() & kVmaVdso ? Runs{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end()));
+    runs = e.status() & kVmaVdso ? Runs{{e.start(), e.end()}} : TRY(finder.find(e.start(), e.end(), space.guards));
   }
   return space;
 }
@@ -92,8 +123,8 @@ namespace {
 
 // What fork(2) leaves alike: the child's mapping is the parent's, or a part of it.
 bool may_inherit(const pb::vma_entry& child, const pb::vma_entry& parent) {
-  return child.start() >= parent.start() && child.end() <= parent.end() && child.status() == parent.status() &&
-         child.shmid() == parent.shmid() &&
+  return (child.flags() & (MAP_PRIVATE | MAP_HUGETLB)) == MAP_PRIVATE && child.start() >= parent.start() &&
+         child.end() <= parent.end() && child.status() == parent.status() && child.shmid() == parent.shmid() &&
          (!is_file_backed(child) || child.pgoff() == parent.pgoff() + (child.start() - parent.start())) &&
          !is_vdso_group(child);
 }

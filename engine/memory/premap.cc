@@ -18,7 +18,9 @@ using tasks::PageSource;
 using tasks::Snapshot;
 using tasks::TaskImage;
 
-bool is_private(const pb::vma_entry& e) { return (e.flags() & MAP_PRIVATE) != 0 && !is_vdso_group(e); }
+bool is_private(const pb::vma_entry& e) {
+  return (e.flags() & (MAP_PRIVATE | MAP_HUGETLB)) == MAP_PRIVATE && !is_vdso_group(e);
+}
 
 // The mapping of the task with this address in it, or null.
 const pb::vma_entry* mapping_at(const TaskImage& task, uint64_t address) {

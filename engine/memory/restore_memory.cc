@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
+#include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/vma.h"
 
@@ -24,6 +26,7 @@ namespace {
 using remote::Batch;
 
 constexpr size_t kBatchCalls = 512;
+constexpr int kMadvGuardInstall = 102;      // 6.13, include/uapi/asm-generic/mman-common.h
 constexpr size_t kVectors = 256;            // per preadv
 constexpr uint64_t kReadBytes = 64u << 20;  // per preadv, far below what read(2) caps
 
@@ -60,13 +63,14 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
   for (const auto& e : task.mm.vmas()) {
     if (is_kernels(vdso, e) || (e.status() & kVmaVsyscall) || is_kept(premap, e)) continue;
     int flags = static_cast<int>(e.flags()) & (MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN | MAP_NORESERVE);
+    if (e.flags() & kMapDroppable) flags = static_cast<int>(kMapDroppable);
     int fd = -1;
     if (is_file_backed(e)) {
       fd = pool.file.at(static_cast<uint32_t>(e.shmid()));
     } else if (is_shared_anonymous(e)) {
       fd = pool.shared.at(e.shmid());
     } else {
-      flags |= MAP_ANONYMOUS;
+      flags |= MAP_ANONYMOUS | static_cast<int>(huge_flags(huge_size(e.flags())));
     }
     if (is_sysv(e)) flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;  // keeps the place for attach_segments()
     batch.add(__NR_mmap, e.start(), e.end() - e.start(), fill_protection(e, has_pages(task, e)),
@@ -192,11 +196,58 @@ Result<void> protect(remote::Runner& runner, const tasks::TaskImage& task, const
         batch.add(__NR_madvise, e.start(), size, advice);
         batch.must(cat("madvise ", hex(e.start())));
       }
-    if (e.flags() & MAP_LOCKED) {
-      batch.add(__NR_mlock, e.start(), size);
-      batch.must(cat("mlock ", hex(e.start())));
-    }
     if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
+  return flush(runner, batch);
+}
+
+Result<void> guard(remote::Runner& runner, const pb::memory_extra& extra) {
+  Batch batch;
+  for (const auto& range : extra.guards()) {
+    batch.add(__NR_madvise, range.start(), range.end() - range.start(), kMadvGuardInstall);
+    batch.must(cat("madvise(MADV_GUARD_INSTALL) ", hex(range.start())));
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
+  return flush(runner, batch);
+}
+
+Result<void> name(remote::Runner& runner, const tasks::TaskImage& task) {
+  std::map<uint64_t, uint64_t> ends;
+  for (const auto& e : task.mm.vmas()) ends[e.start()] = e.end();
+  for (const auto& vma : task.memory->vmas()) {
+    if (!vma.has_name()) continue;
+    Batch batch;
+    const size_t call = batch.add(__NR_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, vma.start(),
+                                  ends.at(vma.start()) - vma.start(), batch.text(vma.name()));
+    TRY(runner.run(batch));
+    // Only for people's eyes, and a kernel may be without (CONFIG_ANON_VMA_NAME).
+    if (batch.failed(call)) log::warning("memory at ", hex(vma.start()), " cannot be named ", vma.name(), ", ignoring");
+  }
+  return {};
+}
+
+// After guard pages: what is locked takes none. What cannot be brought in (no access, guard pages, behind the end of a
+// file) makes mlock(2) say ENOMEM when the mapping is locked already.
+Result<void> lock(remote::Runner& runner, const tasks::TaskImage& task) {
+  std::set<uint64_t> on_fault;
+  if (task.memory)
+    for (const auto& vma : task.memory->vmas())
+      if (vma.lock_on_fault()) on_fault.insert(vma.start());
+  const bool guarded = task.memory && task.memory->guards_size() > 0;
+  Batch batch;
+  for (const auto& e : task.mm.vmas()) {
+    if (!(e.flags() & MAP_LOCKED) || is_vdso_group(e) || (e.status() & kVmaVsyscall)) continue;
+    const uint64_t size = e.end() - e.start();
+    if (on_fault.contains(e.start()))
+      batch.add(__NR_mlock2, e.start(), size, MLOCK_ONFAULT);
+    else
+      batch.add(__NR_mlock, e.start(), size);
+    if ((e.prot() & PROT_READ) && !is_file_backed(e) && !guarded) batch.must(cat("mlock ", hex(e.start())));
+    if (batch.size() >= kBatchCalls) TRY(flush(runner, batch));
+  }
+  if (task.memory && task.memory->lock_future()) {
+    batch.add(__NR_mlockall, task.memory->lock_future());
+    batch.must("mlockall");
   }
   return flush(runner, batch);
 }
@@ -235,6 +286,33 @@ Result<void> describe_mm(remote::Runner& runner, const tasks::TaskImage& task, c
 
 }  // namespace
 
+Result<void> check_huge_pages(const tasks::Snapshot& snapshot) {
+  std::map<uint64_t, uint64_t> bytes;  // by size of the pages
+  for (const auto& task : snapshot.tasks)
+    for (const auto& e : task.mm.vmas())
+      if ((e.status() & kVmaAnonPrivate) && !(e.flags() & MAP_NORESERVE))
+        bytes[huge_size(e.flags())] += e.end() - e.start();
+  for (const auto& [id, object] : snapshot.shared) bytes[object.huge_page] += object.size;
+  for (const auto& [id, segment] : snapshot.segments) bytes[segment.huge_page] += segment.size;
+  for (const auto& [id, memfd] : snapshot.memfds) bytes[memfd.huge_page()] += memfd.entry.size();
+  bytes.erase(0);
+  for (const auto& [page, size] : bytes) {
+    const std::string directory = cat("/sys/kernel/mm/hugepages/hugepages-", page / 1024, "kB/");
+    auto number = [&](const char* file) {
+      const auto text = read_file_at(AT_FDCWD, directory + file);
+      return text ? parse_int<int64_t>(trim(*text)).value_or(0) : 0;
+    };
+    const int64_t free = number("free_hugepages") - number("resv_hugepages") + number("nr_overcommit_hugepages") -
+                         number("surplus_hugepages");
+    const auto needed = static_cast<int64_t>((size + page - 1) / page);
+    if (needed > free)
+      return fail(Error(Code::kRestoreFailed, cat("the images need ", needed, " huge pages of ", page / 1024,
+                                                  " kB, and this host has ", free, " free"))
+                      .about(directory + "nr_hugepages"));
+  }
+  return {};
+}
+
 Result<void> clear(remote::Runner& runner, const Runs& keep) {
   Batch batch;
   // glibc registered a restartable sequence area for the engine; the kernel would go on writing to it.
@@ -260,6 +338,9 @@ Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, c
   const uint64_t pages = TRY(read_all_pages(runner, task, plan, pool));
   for (const auto& [at, code] : plan.vdso.patches) TRY(kernel::vm_write(runner.pid(), at, code.data(), code.size()));
   TRY(protect(runner, task, plan));
+  if (task.memory) TRY(guard(runner, *task.memory));
+  if (task.memory) TRY(name(runner, task));
+  TRY(lock(runner, task));
   TRY(describe_mm(runner, task, pool));
   return pages;
 }

@@ -19,6 +19,9 @@ struct TaskPlan {
   VdsoPlan vdso;
 };
 
+// Huge pages for everything in the images that has them reserved are free on this host.
+Result<void> check_huge_pages(const tasks::Snapshot& snapshot);
+
 // Unmaps everything but `keep`.
 Result<void> clear(remote::Runner& runner, const Runs& keep);
 using Segments = std::map<uint64_t, namespaces::Segment>;

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/shared.h"
 
 namespace stasis::memory {
 namespace {
@@ -20,13 +22,11 @@ struct Refused {
 constexpr Refused kRefused[] = {
     {"io", "device memory (VM_IO)"},
     {"pf", "device memory (VM_PFNMAP)"},
-    {"ht", "huge TLB pages"},
     {"um", "a range registered with userfaultfd"},
     {"uw", "a range registered with userfaultfd"},
     {"ui", "a range registered with userfaultfd"},
     {"ss", "a shadow stack"},
     {"sl", "a sealed mapping (mseal)"},
-    {"dp", "a droppable mapping (MAP_DROPPABLE)"},
 };
 
 // VmFlags that madvise(2) set, as CRIU's bit numbers: 1 << MADV_*.
@@ -34,8 +34,9 @@ struct Advice {
   const char* flag;
   int madv;
 };
-constexpr Advice kAdvice[] = {{"dc", MADV_DONTFORK}, {"dd", MADV_DONTDUMP},   {"mg", MADV_MERGEABLE},
-                              {"hg", MADV_HUGEPAGE}, {"nh", MADV_NOHUGEPAGE}, {"wf", MADV_WIPEONFORK}};
+constexpr Advice kAdvice[] = {{"sr", MADV_SEQUENTIAL}, {"rr", MADV_RANDOM},    {"dc", MADV_DONTFORK},
+                              {"dd", MADV_DONTDUMP},   {"mg", MADV_MERGEABLE}, {"hg", MADV_HUGEPAGE},
+                              {"nh", MADV_NOHUGEPAGE}, {"wf", MADV_WIPEONFORK}};
 
 std::string describe(const procfs::Map& map) {
   return cat(hex(map.start), "-", hex(map.end), map.name.empty() ? "" : " ", map.name);
@@ -45,8 +46,12 @@ bool on_shmem(const MapContext& context, const procfs::Map& map) {
   return map.dev_major == context.shmem_major && map.dev_minor == context.shmem_minor && map.inode != 0;
 }
 
+// Huge pages that no mounted hugetlbfs holds.
+bool is_anonymous_huge(const procfs::Map& map) { return map.flag("ht") && map.name.starts_with("/anon_hugepage"); }
+
 // "[anon_shmem:...]" is one that was given a name, prctl(2) PR_SET_VMA_ANON_NAME.
 bool is_shared_anonymous(const MapContext& context, const procfs::Map& map) {
+  if (is_anonymous_huge(map)) return map.shared;
   return map.shared && on_shmem(context, map) &&
          (map.name.starts_with("/dev/zero") || map.name.starts_with("[anon_shmem:"));
 }
@@ -65,12 +70,14 @@ bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 std::optional<std::string> refuse(const MapContext& context, const procfs::Map& map) {
   for (const auto& r : kRefused)
     if (map.flag(r.flag)) return r.what;
-  if (is_shared_anonymous(context, map)) return std::nullopt;
+  if (map.protection_key != 0) return "memory with a protection key";
+  if (is_shared_anonymous(context, map) || is_anonymous_huge(map)) return std::nullopt;
   if (is_sysv(context, map)) {
     if (context.own_ipc) return std::nullopt;
     return "System V shared memory of the host's ipc namespace, which others may change or remove meanwhile";
   }
   if (is_memfd(context, map)) return std::nullopt;
+  if (map.flag("ht")) return "a file of a hugetlbfs that is mounted";
   if (map.name.starts_with("/[aio]")) return "an AIO context";
   if (map.name.starts_with("anon_inode:")) return map.name;
   if (map.name.starts_with("socket:")) return "a packet socket ring";
@@ -88,6 +95,7 @@ uint32_t status_of(const MapContext& context, const procfs::Map& map) {
   if (is_vvar(map.name)) return kVmaRegular | kVmaVvar | kVmaAnonPrivate;
   if (is_sysv(context, map)) return kVmaRegular | kVmaAnonShared | kVmaSysvipc;
   if (is_memfd(context, map)) return kVmaRegular | kVmaMemfd | (map.shared ? kVmaFileShared : kVmaFilePrivate);
+  if (is_anonymous_huge(map)) return kVmaRegular | kVmaAnonPrivate;
   if (map.inode != 0) return kVmaRegular | (map.shared ? kVmaFileShared : kVmaFilePrivate);
   if (map.name == "[heap]") return kVmaRegular | kVmaHeap | kVmaAnonPrivate;
   if (map.name == "[stack]" || map.flag("gd")) return kVmaRegular | kVmaStack | kVmaAnonPrivate;
@@ -131,7 +139,8 @@ std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::M
     e.set_shmid(sysv ? map.inode : 0);  // which the kernel makes the id of the segment
     if (sysv) e.set_fdflags(map.flag("mw") ? O_RDWR : O_RDONLY);
     e.set_prot((map.read ? PROT_READ : 0) | (map.write ? PROT_WRITE : 0) | (map.exec ? PROT_EXEC : 0));
-    uint32_t flags = map.shared ? MAP_SHARED : MAP_PRIVATE;
+    uint32_t flags = map.shared ? MAP_SHARED : map.flag("dp") ? kMapDroppable : MAP_PRIVATE;
+    if (is_anonymous_huge(map)) flags |= huge_flags(map.page_kb * 1024);
     if (!vma.file_backed) flags |= MAP_ANONYMOUS;
     if (map.flag("gd")) flags |= MAP_GROWSDOWN;
     if (map.flag("lo")) flags |= MAP_LOCKED;
@@ -141,13 +150,58 @@ std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::M
     uint64_t advice = 0;
     if (!special)
       for (const auto& a : kAdvice)
-        if (map.flag(a.flag)) advice |= uint64_t{1} << a.madv;
+        if (map.flag(a.flag) && !(map.flag("dp") && (a.madv == MADV_WIPEONFORK || a.madv == MADV_DONTDUMP)))
+          advice |= uint64_t{1} << a.madv;
     if (advice) e.set_madv(advice);
     vma.readable = map.read;
     vma.has_contents = !map.shared && !is_vvar(map.name);
     out.push_back(std::move(vma));
   }
   return out;
+}
+
+void add_extras(const Vma& vma, pb::memory_extra& extra) {
+  const auto& map = vma.map;
+  std::string_view name = map.name;
+  bool named = false;
+  for (std::string_view prefix : {"[anon:", "[anon_shmem:"})
+    if (name.starts_with(prefix) && name.ends_with("]")) {
+      name = name.substr(prefix.size(), name.size() - prefix.size() - 1);
+      named = true;
+      break;
+    }
+  if (!named && !map.flag("lf")) return;
+  auto& out = *extra.add_vmas();
+  out.set_start(map.start);
+  if (named) out.set_name(std::string(name));
+  if (map.flag("lf")) out.set_lock_on_fault(true);
+}
+
+Result<void> check_extra(const pb::mm_entry& mm, const pb::memory_extra& extra) {
+  auto bad = [&](uint64_t at, const char* why) {
+    return fail(Error(Code::kImageCorrupt, cat("manifest: memory of pid ", extra.pid(), " at ", hex(at), " ", why)));
+  };
+  std::set<uint64_t> starts;
+  for (const auto& e : mm.vmas()) starts.insert(e.start());
+  for (const auto& vma : extra.vmas()) {
+    if (!starts.contains(vma.start())) return bad(vma.start(), "is no mapping");
+    if (vma.name().size() > 79 || vma.name().find('\0') != std::string::npos) return bad(vma.start(), "has a bad name");
+  }
+  auto e = mm.vmas().begin();
+  uint64_t last = 0;
+  for (const auto& guard : extra.guards()) {
+    if (guard.start() % kernel::kPageSize || guard.end() % kernel::kPageSize || guard.start() >= guard.end() ||
+        guard.start() < last)
+      return bad(guard.start(), "is no range of guard pages");
+    last = guard.end();
+    while (e != mm.vmas().end() && e->end() <= guard.start()) ++e;
+    // A range may go on in the next mapping.
+    for (uint64_t at = guard.start(); at < guard.end(); at = e->end(), ++e)
+      if (e == mm.vmas().end() || e->start() > at || is_vdso_group(*e)) return bad(at, "is not mapped");
+    --e;
+  }
+  if (extra.lock_future() & ~uint32_t{MCL_FUTURE | MCL_ONFAULT}) return bad(0, "is locked in an unknown way");
+  return {};
 }
 
 Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name) {

@@ -10,6 +10,7 @@
 
 #include "engine/base/result.h"
 #include "engine/procfs/procfs.h"
+#include "proto/manifest.pb.h"
 #include "proto/mm.pb.h"
 
 namespace stasis::memory {
@@ -18,6 +19,8 @@ constexpr uint32_t kVmaRegular = 1 << 0, kVmaStack = 1 << 1, kVmaVsyscall = 1 <<
                    kVmaHeap = 1 << 5, kVmaFilePrivate = 1 << 6, kVmaFileShared = 1 << 7, kVmaAnonShared = 1 << 8,
                    kVmaAnonPrivate = 1 << 9, kVmaSysvipc = 1 << 10, kVmaSocket = 1 << 11, kVmaVvar = 1 << 12,
                    kVmaAioring = 1 << 13, kVmaMemfd = 1 << 14;
+
+constexpr uint32_t kMapDroppable = 0x08;  // MAP_DROPPABLE (6.11), instead of MAP_PRIVATE
 
 // One mapping as it goes to the image. `file_backed`: shmid has to become a file id.
 struct Vma {
@@ -40,6 +43,11 @@ Result<MapContext> map_context(const procfs::Procfs& proc, bool own_ipc);
 // go to `obstacles`. [vsyscall] is not a mapping of the task and is left out.
 std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::Map>& maps, pid_t pid,
                           std::vector<Error>& obstacles);
+
+// What of a mapping goes to the manifest, if there is anything.
+void add_extras(const Vma& vma, pb::memory_extra& extra);
+// That it is about these mappings.
+Result<void> check_extra(const pb::mm_entry& mm, const pb::memory_extra& extra);
 
 // Checks of a vma_entry from an image: page-aligned, in user space, ordered, known bits.
 Result<void> check_vmas(const pb::mm_entry& mm, const std::string& image_name);

@@ -81,7 +81,7 @@ Result<void> dump_segment(uint32_t id, image::RecordFile& file, memory::SharedOb
 // The creator's ids are those of the caller of shmget(2); only the owner's can be changed afterwards.
 Result<int> create(const pb::ipc_shm_entry& entry) {
   const auto& desc = entry.desc();
-  const int flags = static_cast<int>(IPC_CREAT | IPC_EXCL | SHM_NORESERVE | entry.hugetlb_flag());
+  const int flags = static_cast<int>(IPC_CREAT | IPC_EXCL | entry.hugetlb_flag());
   TRY(write_file_at(AT_FDCWD, "/proc/sys/kernel/shm_next_id", cat(desc.id())));
   const uid_t uid = ::geteuid();
   const gid_t gid = ::getegid();

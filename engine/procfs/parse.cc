@@ -39,6 +39,12 @@ bool set_ids(uint32_t (&out)[4], std::string_view text) {
   return true;
 }
 
+// "12 kB"
+bool set_kb(uint64_t& out, std::string_view text) {
+  const auto f = fields(text);
+  return !f.empty() && set(out, f[0]);
+}
+
 bool status_field(Status& s, std::string_view key, std::string_view value) {
   if (key == "Umask") return set(s.umask, value, 8);
   if (key == "State") return !value.empty() && (s.state = value[0], true);
@@ -52,6 +58,7 @@ bool status_field(Status& s, std::string_view key, std::string_view value) {
   if (key == "NSpid") return set_list(s.ns_pid, value);
   if (key == "NSpgid") return set_list(s.ns_pgid, value);
   if (key == "NSsid") return set_list(s.ns_sid, value);
+  if (key == "VmLck") return set_kb(s.locked_kb, value);
   if (key == "Threads") return set(s.threads, value);
   if (key == "SigPnd") return set(s.sig_pending, value, 16);
   if (key == "ShdPnd") return set(s.shared_pending, value, 16);
@@ -150,8 +157,17 @@ Result<std::vector<Map>> parse_smaps(std::string_view text) {
   for (auto line : lines(text)) {
     // Attribute lines of smaps begin with a capital letter, address lines with a hex digit.
     if (!line.empty() && line[0] >= 'A' && line[0] <= 'Z') {
-      if (line.starts_with("VmFlags:") && !maps.empty())
-        for (auto flag : fields(line.substr(8))) maps.back().vm_flags.emplace_back(flag);
+      const auto colon = line.find(':');
+      if (maps.empty() || colon == std::string_view::npos) continue;
+      const auto key = line.substr(0, colon), value = line.substr(colon + 1);
+      bool ok = true;
+      if (key == "VmFlags")
+        for (auto flag : fields(value)) maps.back().vm_flags.emplace_back(flag);
+      else if (key == "KernelPageSize")
+        ok = set_kb(maps.back().page_kb, value);
+      else if (key == "ProtectionKey")
+        ok = set(maps.back().protection_key, trim(value));
+      if (!ok) return bad("smaps", line);
       continue;
     }
     Map map;

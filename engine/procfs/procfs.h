@@ -46,6 +46,7 @@ struct Status {
   std::vector<uint32_t> groups;
   std::vector<pid_t> ns_tgid, ns_pid, ns_pgid, ns_sid;
   uint32_t threads = 0;
+  uint64_t locked_kb = 0;  // VmLck
   uint64_t sig_pending = 0, shared_pending = 0, sig_blocked = 0, sig_ignored = 0, sig_caught = 0;
   uint64_t cap_inheritable = 0, cap_permitted = 0, cap_effective = 0, cap_bounding = 0, cap_ambient = 0;
   uint32_t no_new_privs = 0, seccomp = 0;
@@ -61,6 +62,8 @@ struct Map {
   uint64_t inode = 0;
   std::string name;                   // path, "[heap]", ...; as shown, " (deleted)" included
   std::vector<std::string> vm_flags;  // smaps "VmFlags:"; empty from maps
+  uint64_t page_kb = 0;               // smaps "KernelPageSize:"
+  uint32_t protection_key = 0;        // smaps "ProtectionKey:", pkeys(7)
 
   uint64_t size() const { return end - start; }
   bool flag(std::string_view two_letters) const;

@@ -82,6 +82,10 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
   task.fs = TRY(images.read<pb::fs_entry>(Kind::kFs, img("fs", pid)));
   task.fds = TRY(images.read_all<pb::fdinfo_entry>(Kind::kFdinfo, img("fdinfo", task.ids.files_id())));
   task.pagemap = TRY(image::read_pagemap(images, img("pagemap", pid)));
+  if (images.manifest())
+    for (const auto& extra : images.manifest()->memory_extras())
+      if (extra.pid() == pid) task.memory = &extra;
+  if (task.memory) TRY(memory::check_extra(task.mm, *task.memory));
   return {};
 }
 

@@ -45,6 +45,7 @@ struct TaskImage {
   image::Pagemap pagemap;
   memory::Runs inherited;           // pages that are still its parent's too
   std::vector<PageSource> sources;  // ascending: pagemap, and what of `inherited` is not in it
+  const pb::memory_extra* memory = nullptr;  // null if there is nothing
   const pb::task_core_entry& tc() const { return threads.front().tc(); }
 };
 

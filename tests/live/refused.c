@@ -5,11 +5,13 @@
 #include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/ptrace.h>
 #include <sys/sem.h>
@@ -179,9 +181,6 @@ static void h_sysv_shm(void) {
   at[0] = 1;
   CHECK(shmctl(id, IPC_RMID, NULL) == 0);
 }
-static void h_huge_pages(void) {
-  if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED) _exit(77);
-}
 static void h_deleted_large_mapping(void) {
   const char *path = live_path("mapped");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -189,6 +188,49 @@ static void h_deleted_large_mapping(void) {
   CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
   close(fd);
   CHECK(unlink(path) == 0);
+}
+static void h_memory_shared_outside(void) {  // with a child that is not of the tree any more
+  char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  CHECK(at != MAP_FAILED);
+  pid_t group = getpid(), middle = fork();
+  if (middle == 0) {
+    if (fork() == 0) {
+      at[0] = 1;
+      for (;;) pause();
+    }
+    _exit(0);
+  }
+  live_reap_ok(middle);
+  CHECK(getpgid(0) == group);
+}
+static void h_userfaultfd(void) {
+  struct uffdio_api api = {.api = UFFD_API};
+  int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+  if (fd < 0) _exit(77);
+  CHECK(ioctl(fd, UFFDIO_API, &api) == 0);
+  char *at = mmap(NULL, 16384, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  struct uffdio_register range = {.range = {(uintptr_t)at, 16384}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+  CHECK(at != MAP_FAILED && ioctl(fd, UFFDIO_REGISTER, &range) == 0);
+}
+static void h_aio(void) {
+  unsigned long context = 0;
+  if (syscall(SYS_io_setup, 4, &context) < 0) _exit(77);
+}
+static void h_sealed_mapping(void) {
+  char *at = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED || syscall(462 /* mseal */, at, 4096, 0) < 0) _exit(77);
+}
+static void h_io_uring_rings(void) {  // mapped, and no descriptor any more
+  struct io_uring_params parameters = {};
+  int fd = syscall(SYS_io_uring_setup, 4, &parameters);
+  if (fd < 0) _exit(77);
+  CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING) != MAP_FAILED);
+  close(fd);
+}
+static void h_device_memory(void) {
+  int fd = open("/dev/mem", O_RDONLY);
+  if (fd < 0 || mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED) _exit(77);
+  close(fd);
 }
 static void h_user_namespace(void) { child_in(CLONE_NEWUSER); }
 static void h_root_in_user_namespace(void) { CHECK(unshare(CLONE_NEWUSER) == 0); }
@@ -230,7 +272,8 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(deleted_file_with_link), KIND(deleted_directory),
-    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_large_mapping),
+    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
+    KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};

@@ -4,6 +4,7 @@
 PROGRAM x {host, ns, userns} x {cli, rpc} x {once, twice}, --leave-running, cgroup roots, and a table of refusals.
 One line per test: "ok NAME", "FAIL NAME: reason", "skip NAME: reason"."""
 import argparse
+import contextlib
 import ctypes
 import glob
 import os
@@ -30,6 +31,8 @@ NEEDS_USER_NAMESPACE = {'ns_user'}
 # flavour: (words for ns_launch, owner of the root directory)
 FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005))}
 WITH_FEW_IDS = {'process_tree', 'threads', 'umask'}   # for the way there; these need no right of root
+NEEDS_HUGE_PAGES = {'hugetlb': 16}
+HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
 NOT_FOR_PEER = {'copy_on_write'}   # the images of each say in another way, or not at all, what is shared
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
@@ -73,6 +76,23 @@ def tail(path):
     return ' | '.join((wrong or lines)[-3:])[-500:]
 
 
+@contextlib.contextmanager
+def huge_pages(name):
+    """The host's pool of huge pages is made large enough for the program, and what it was afterwards."""
+    before = tasks.read(HUGE_PAGES).strip()
+    wanted = NEEDS_HUGE_PAGES.get(name, 0)
+    if not before or int(before) >= wanted:
+        yield
+        return
+    try:
+        with open(HUGE_PAGES, 'w') as file:
+            file.write(str(wanted))
+        yield
+    finally:
+        with open(HUGE_PAGES, 'w') as file:
+            file.write(before)
+
+
 class Program:
     """One live program, started, in a directory of its own."""
     def __init__(self, name, flavour, directory, arguments=(), before_exec=None):
@@ -105,6 +125,10 @@ class Program:
         until(lambda: os.path.exists(self.ready) or not self.alive(), 'not ready')
         if not self.alive() and os.path.exists(self.result):
             raise Failed(f'before any checkpoint: {tasks.read(self.result)}')
+
+    def must_be_there(self):
+        if not self.alive() and not os.path.exists(self.result):
+            raise Skipped('this machine does not have it')
 
     def alive(self):
         reap()
@@ -245,8 +269,14 @@ def checkpoint_and_restore(program, door, times, options):
 
 
 def run_program(directory, name, flavour, door, times, options):
+    with huge_pages(name):
+        run_program_with_pages(directory, name, flavour, door, times, options)
+
+
+def run_program_with_pages(directory, name, flavour, door, times, options):
     program = Program(name, flavour, directory)
     try:
+        program.must_be_there()
         checkpoint_and_restore(program, door, times, options)
         program.finish()
     finally:
@@ -270,8 +300,14 @@ def run_interchange(directory, name, flavour, peer, direction):
 
 
 def run_native(directory, name, flavour):
+    with huge_pages(name):
+        run_native_with_pages(directory, name, flavour)
+
+
+def run_native_with_pages(directory, name, flavour):
     program = Program(name, flavour, directory)
     try:
+        program.must_be_there()
         program.look()
         program.finish()
     finally:
@@ -283,8 +319,7 @@ def run_native(directory, name, flavour):
 def run_refusal(directory, kind, code, needles):
     program = Program('refused', 'host', directory, [kind])
     try:
-        if not program.alive() and not os.path.exists(program.result):
-            raise Skipped('this kernel does not have it')
+        program.must_be_there()
         images = os.path.join(directory, 'images')
         os.mkdir(images)
         before = program.look()

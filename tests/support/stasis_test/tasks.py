@@ -53,7 +53,9 @@ def merged_maps(pid, numbers):
         span, protection, offset, *rest = line.split(None, 5)
         start, end = (int(part, 16) for part in span.split('-'))
         offset = int(offset, 16)
-        if rest[-1].endswith('(deleted)') and not rest[-1].startswith('/SYSV'):
+        if rest[-1].startswith('/anon_hugepage') and 'p' in protection:
+            offset, rest[1] = 0, '0'   # of no meaning: nobody else has that file
+        elif rest[-1].endswith('(deleted)') and not rest[-1].startswith('/SYSV'):
             rest[1] = f'nameless {numbers.setdefault(("map", rest[0], rest[1]), len(numbers))}'
         same = [protection] + rest
         if areas:
