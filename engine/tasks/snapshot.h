@@ -10,6 +10,7 @@
 #include "engine/files/kind.h"
 #include "engine/image/pagemap.h"
 #include "engine/image/reader.h"
+#include "engine/namespaces/time.h"
 #include "engine/procfs/id_map.h"
 #include "proto/cgroup.pb.h"
 #include "proto/core.pb.h"
@@ -45,8 +46,9 @@ struct Snapshot {
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;
   std::optional<pb::cgroup_entry> cgroup;
-  unsigned long namespaces = 0;           // CLONE_NEW* that the container has for itself
-  std::optional<procfs::UserMaps> users;  // of its user namespace, if that is among them
+  unsigned long namespaces = 0;              // CLONE_NEW* that the container has for itself
+  std::optional<procfs::UserMaps> users;     // of its user namespace, if that is among them
+  std::optional<namespaces::Clocks> clocks;  // at the dump; of its time namespace, if that is among them
 };
 
 Result<Snapshot> load(const image::Reader& images);

@@ -2,6 +2,9 @@
 // `refused READY GO RESULT KIND`: holds one object that cannot be checkpointed yet and keeps counting. The dump must
 // name the object and leave the program as it was.
 #include "live.h"
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 #include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
@@ -195,6 +198,8 @@ static void h_nested_pid_namespace(void) { child_in(CLONE_NEWPID); }
 static void h_nested_mount_namespace(void) { child_in(CLONE_NEWNS); }
 static void h_nested_net_namespace(void) { child_in(CLONE_NEWNET); }
 static void h_nested_uts_namespace(void) { child_in(CLONE_NEWUTS); }
+static void h_nested_time_namespace(void) { child_in(CLONE_NEWTIME); }
+static void h_time_for_children(void) { CHECK(unshare(CLONE_NEWTIME) == 0); }
 static void h_traced(void) {  // the tracer is part of the tree, and its tracee runs
   struct live_gate gate = live_gate_open();
   pid_t tracee = fork();
@@ -230,7 +235,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(timerfd), KIND(signalfd), KIND(memfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_file),
     KIND(flock), KIND(posix_lock), KIND(shared_anonymous), KIND(sysv_shm), KIND(huge_pages), KIND(deleted_mapping),
     KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
-    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};
 
 int main(int argc, char **argv) {
