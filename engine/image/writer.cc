@@ -30,6 +30,7 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   bool setgroups_denied = false;
+  uint32_t user_ns_owner = 0;
 };
 
 struct OpenImage {
@@ -262,7 +263,10 @@ Result<void> Writer::put(Kind kind, const std::string& name, const google::proto
 void Writer::add_task_extra(const pb::task_extra& extra) { *state_->extras.Add() = extra; }
 void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
-void Writer::set_setgroups_denied() { state_->setgroups_denied = true; }
+void Writer::set_user_namespace(bool setgroups, uint32_t owner) {
+  state_->setgroups_denied = !setgroups;
+  state_->user_ns_owner = owner;
+}
 
 Result<void> Writer::commit(bool sync) {
   WriterState& state = *state_;
@@ -281,6 +285,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_socket_extras() = state.socket_extras;
   *manifest.mutable_device_filters() = state.device_filters;
   if (state.setgroups_denied) manifest.set_setgroups_denied(true);
+  if (state.user_ns_owner != 0) manifest.set_user_ns_owner(state.user_ns_owner);
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(sync_files(state));

@@ -86,7 +86,7 @@ class Writer {
   void add_task_extra(const pb::task_extra& extra);
   void add_socket_extra(const pb::socket_extra& extra);
   void add_device_filter(const pb::device_filter& filter);
-  void set_setgroups_denied();
+  void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a
   // file is still open or inventory.img was not written. `sync` off leaves out every fsync.

@@ -416,7 +416,12 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
     args.flags |= CLONE_PARENT;  // the exit signal is then that of the engine itself
   else
     args.exit_signal = SIGCHLD;
-  const pid_t got = kernel::clone3(args);
+  const pid_t got = [&] {
+    auto owner = namespaces::AsOwner::take(env.snapshot.users);
+    const pid_t made = owner ? kernel::clone3(args) : -1;
+    if (made == 0) owner->forget();
+    return made;
+  }();
   if (got < 0) {
     if (errno == EEXIST) return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
     return fail_sys("clone3 with pid", cat(pid));

@@ -2,7 +2,8 @@
 // ns_launch ROOT [user|few] [time] [cgroup] -- PROGRAM ARGS...: starts PROGRAM as pid 1 of new pid, mount, uts, ipc and net (and user,
 // time, cgroup) namespaces with ROOT as its root, much as a container runtime does, prints its pid and exits. With `user` the ids
 // 0 to 65535 inside are users from 100000 and groups from 200000 on outside, and 70000 is 300000. With `few`
-// there are ten ids, root is not among them, and setgroups(2) is denied: PROGRAM is user and group 5, and in group 7.
+// there are ten ids, root is not among them, and setgroups(2) is denied: PROGRAM is user and group 5, and in group 7,
+// and its user namespace belongs to user 4242.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -93,9 +94,11 @@ int main(int argc, char **argv) {
   if (argc > at && strcmp(argv[at], "cgroup") == 0) flags |= CLONE_NEWCGROUP, at++;
   if (argc <= at + 1 || strcmp(argv[at], "--")) return fprintf(stderr, "usage: ns_launch ROOT [user|few] [time] [cgroup] -- PROGRAM...\n"), 2;
   need(pipe(mapped) == 0 && (!few || setgroups(1, &birth_group) == 0), "pipe");
+  need(!few || seteuid(4242) == 0, "seteuid");  // whoever makes it owns it
   long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
   need(pid >= 0, "clone");
   if (pid > 0) {
+    need(seteuid(0) == 0, "seteuid");
     if (user) map_ids(pid, few);
     need(write(mapped[1], "m", 1) == 1, "pipe");
     printf("%ld\n", pid);
