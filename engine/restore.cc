@@ -30,6 +30,7 @@
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
 #include "engine/tasks/restore_core.h"
 #include "engine/tasks/snapshot.h"
@@ -68,6 +69,7 @@ struct Plan {
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
   std::vector<std::pair<int, int>> join;  // namespace descriptor, CLONE_NEW*
+  std::optional<namespaces::NewTime> time;
 };
 
 // External and joined namespaces come as descriptors of the caller or as paths.
@@ -105,6 +107,26 @@ Result<void> plan_namespaces(const procfs::Procfs& proc, const tasks::Snapshot& 
     keep.push_back(std::move(fd));
   }
   return {};
+}
+
+// A time namespace of the container's own goes on from the dump. The host's time is that of another boot if it is
+// behind that of the dump: then a namespace keeps the clocks from going backwards, as long as that is a container's.
+void plan_time(const procfs::Procfs& proc, const tasks::Snapshot& s, const Options& options, Plan& plan) {
+  const bool joined = std::ranges::any_of(plan.join, [](const auto& j) { return j.second == CLONE_NEWTIME; });
+  if (joined || !s.clocks) return;
+  if (s.namespaces & CLONE_NEWTIME) {
+    plan.time = {s.clocks->monotonic, s.clocks->boottime};
+    return;
+  }
+  const auto behind = namespaces::clocks_behind(*s.clocks);
+  if (!behind) return;
+  if (!(s.namespaces & CLONE_NEWPID) || options.into.pid != 0 || !proc.ns(::getpid(), "time")) {
+    log::warning(
+        "the clocks of this host are behind those of the checkpoint: the tasks see them go backwards, ignoring");
+    return;
+  }
+  log::warning("the clocks of this host are behind those of the checkpoint: the container gets a time namespace");
+  plan.time = behind;
 }
 
 // Each terminal that is open, or bound somewhere, may need a master.
@@ -179,6 +201,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   if (!into && !s.segments.empty() && !(plan.new_namespaces & CLONE_NEWIPC))
     return fail(Code::kUnsupportedNamespace,
                 "the images hold System V shared memory, which is not put into a namespace that was there before");
+  plan_time(proc, s, options, plan);
   if (plan.new_namespaces & CLONE_NEWNET)
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
@@ -462,6 +485,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
                      .options = options,
                      .shared = shared,
                      .ground = ground ? &*ground : nullptr,
+                     .joined = plan.time ? static_cast<unsigned long>(CLONE_NEWTIME) : 0,
                      .adopted = adopt};
   env.shared_objects = std::move(shared_objects);
   env.pool = std::move(plan.pool);
@@ -477,6 +501,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
       for (auto [fd, type] : plan.join) TRY(kernel::setns(fd, type, "joined namespace"));
     }
     TRY(namespaces::restore_objects(images, plan.new_namespaces, snapshot.tasks.front().ids));
+    if (plan.time) TRY(namespaces::enter_new_time(proc, *plan.time));
     if (!(snapshot.namespaces & CLONE_NEWNS)) return {};
     mounts::ApplyEnv apply;
     if (snapshot.users)

@@ -40,13 +40,10 @@ Result<Fd> open_at_mountpoint(const Mount& mount, bool same_namespace) {
   if (!S_ISDIR(sx.stx_mode)) return gone(mount, "it is not a directory");
   Fd alone(open_tree(place.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
   if (!alone) return fail_sys("open_tree", mount.mountpoint);
-  // The detached copy goes away with `alone`, but what is opened in it stays usable.
-  return open_at(alone.get(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME);
+  return alone;
 }
 
-}  // namespace
-
-Result<Fd> open_mount_root(const Table& table, int mnt_id) {
+Result<Fd> lay_open(const Table& table, int mnt_id) {
   const Mount* mount = table.find(mnt_id);
   if (!mount) return fail(Code::kInternal, cat("no mount ", mnt_id));
   // An unbindable mount cannot be cloned; in a private copy of the namespace it is not unbindable any more.
@@ -60,6 +57,13 @@ Result<Fd> open_mount_root(const Table& table, int mnt_id) {
   return open_at_mountpoint(*mount, false);
 }
 
+// The detached copy goes away with its descriptor, but what is opened in it stays usable.
+Result<Fd> open_detached(const Fd& alone) { return open_at(alone.get(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME); }
+
+}  // namespace
+
+Result<Fd> open_mount_root(const Table& table, int mnt_id) { return open_detached(TRY(lay_open(table, mnt_id))); }
+
 Result<Fd> open_mount_root_inside(int pidfd, const Table& table, int mnt_id) {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return fail_sys("socketpair");
@@ -70,7 +74,7 @@ Result<Fd> open_mount_root_inside(int pidfd, const Table& table, int mnt_id) {
     auto open = [&]() -> Result<void> {
       TRY(kernel::setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS, "the container's namespaces"));
       std::vector<Fd> found;
-      found.push_back(TRY(open_mount_root(table, mnt_id)));
+      found.push_back(TRY(lay_open(table, mnt_id)));
       return send_sources(theirs.get(), found);
     };
     const auto done = open();
@@ -82,7 +86,7 @@ Result<Fd> open_mount_root_inside(int pidfd, const Table& table, int mnt_id) {
   while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
   }
   if (!got) return gone(*table.find(mnt_id), "it is covered by another mount, and that cannot be taken off");
-  return std::move(got->front());
+  return open_detached(got->front());
 }
 
 }  // namespace stasis::mounts

@@ -88,8 +88,8 @@ class Writer {
   void add_inherited_pages(const pb::inherited_pages& pages);
   void add_device_filter(const pb::device_filter& filter);
   void add_shmem_extra(const pb::shmem_extra& extra);
-  void set_setgroups_denied();
   void add_memory_extra(const pb::memory_extra& extra);
+  void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a
   // file is still open or inventory.img was not written. `sync` off leaves out every fsync.

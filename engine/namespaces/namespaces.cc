@@ -8,6 +8,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
 
 namespace stasis::namespaces {
@@ -65,9 +66,8 @@ Result<Owned> look(const procfs::Procfs& proc, pid_t root, const std::vector<pid
                 .about(cat("pid ", pid)));
     }
   }
-  if (owned.flags & CLONE_NEWTIME)
-    obstacles.push_back(Error(Code::kUnsupportedNamespace, cat("pid ", root, " is in a time namespace of its own"))
-                            .about(cat("pid ", root)));
+  find_nested_time(proc, root, obstacles);
+  for (pid_t pid : others) find_nested_time(proc, pid, obstacles);
   const auto children_ns = proc.ns(root, "pid_for_children"), pid_ns = proc.ns(root, "pid");
   if (children_ns && pid_ns && !(*children_ns == *pid_ns))
     obstacles.push_back(
@@ -156,6 +156,11 @@ void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Own
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images,
                   memory::SharedObjects& shared) {
   if (owned.users) TRY(dump_user(*owned.users, ids.user_ns_id(), images));
+  {
+    const bool own = owned.flags & CLONE_NEWTIME;
+    const auto inside = TRY(Inside::enter(pidfd, own ? CLONE_NEWTIME : 0));
+    TRY(dump_time(own ? ids.time_ns_id() : 0, images));
+  }
   const unsigned long mine = owned.flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
   auto inside = TRY(Inside::enter(pidfd, mine));
   if (mine & CLONE_NEWUTS) TRY(dump_uts(ids.uts_ns_id(), images));

@@ -27,7 +27,7 @@ struct Kind {
   const char* name;    // in /proc/PID/ns
   unsigned long flag;  // CLONE_NEW*
 };
-// Every kind; time is refused by look().
+// Every kind.
 const std::vector<Kind>& all_kinds();
 
 struct Owned {

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "engine/base/io.h"
 #include "engine/namespaces/namespaces.h"
 #include "proto/namespaces.pb.h"
@@ -42,6 +44,7 @@ Result<procfs::UserMaps> look_user(const procfs::Procfs& proc, pid_t root, unsig
   maps.setgroups = trim(TRY(proc.text(root, "setgroups"))) == "allow";
   const auto user = TRY(proc.ns(root, "user")), own = TRY(proc.ns(::getpid(), "user"));
   const Fd user_fd = TRY(proc.open_file(root, "ns/user", O_RDONLY));
+  if (::ioctl(user_fd.get(), NS_GET_OWNER_UID, &maps.owner) < 0) return fail_sys("ioctl(NS_GET_OWNER_UID)");
   if (!(related(user_fd.get(), NS_GET_PARENT) == own))
     obstacles.push_back(obstacle(root, "is in a nested user namespace"));
   else if (!procfs::is_valid(maps.uid) || !procfs::is_valid(maps.gid))
@@ -98,7 +101,7 @@ Result<void> dump_user(const procfs::UserMaps& maps, uint32_t id, image::Writer&
       auto& extent = *out->Add();
       extent.set_first(e.first), extent.set_lower_first(e.lower), extent.set_count(e.count);
     }
-  if (!maps.setgroups) images.set_setgroups_denied();
+  images.set_user_namespace(maps.setgroups, maps.owner);
   return images.put(image::Kind::kUserns, cat("userns-", id, ".img"), entry);
 }
 
@@ -110,7 +113,10 @@ Result<procfs::UserMaps> load_user(const image::Reader& images, uint32_t id) {
   for (const auto& e : entry.gid_map()) maps.gid.extents.push_back({e.first(), e.lower_first(), e.count()});
   if (!procfs::is_valid(maps.uid) || !procfs::is_valid(maps.gid))
     return fail(Error(Code::kImageCorrupt, cat(name, ": ids that no user namespace can have")).about(name));
-  maps.setgroups = !(images.manifest() && images.manifest()->setgroups_denied());
+  if (images.manifest()) {
+    maps.setgroups = !images.manifest()->setgroups_denied();
+    maps.owner = images.manifest()->user_ns_owner();
+  }
   return maps;
 }
 
@@ -147,6 +153,21 @@ Result<BirthGroups> BirthGroups::take(const procfs::UserMaps& maps, const pb::cr
   if (::setgroups(groups.size(), groups.data()) < 0) return fail_sys("setgroups");
   scope.taken_ = true;
   return scope;
+}
+
+Result<AsOwner> AsOwner::take(const std::optional<procfs::UserMaps>& maps) {
+  AsOwner scope;
+  if (!maps || maps->owner == 0) return scope;
+  if (::seteuid(maps->owner) < 0) return fail_sys("seteuid", cat(maps->owner));
+  scope.taken_ = true;
+  return scope;
+}
+
+AsOwner::~AsOwner() {
+  if (!taken_) return;
+  const int error = errno;
+  if (::seteuid(0) < 0) ::_exit(1);
+  errno = error;
 }
 
 BirthGroups::~BirthGroups() {

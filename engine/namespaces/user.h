@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/base/result.h"
@@ -46,6 +48,21 @@ class BirthGroups {
  private:
   BirthGroups() = default;
   std::vector<gid_t> mine_;
+  bool taken_ = false;
+};
+
+// A user namespace belongs to whoever makes it: in this scope the engine is that user, with no rights but to make one.
+class AsOwner {
+ public:
+  static Result<AsOwner> take(const std::optional<procfs::UserMaps>& maps);
+  AsOwner(AsOwner&& other) noexcept : taken_(std::exchange(other.taken_, false)) {}
+  AsOwner& operator=(AsOwner&&) = delete;
+  ~AsOwner();  // keeps errno
+  // In what was made: it has other ways to its ids.
+  void forget() { taken_ = false; }
+
+ private:
+  AsOwner() = default;
   bool taken_ = false;
 };
 

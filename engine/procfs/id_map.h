@@ -29,6 +29,7 @@ bool is_valid(const IdMap& map);
 struct UserMaps {
   IdMap uid, gid;
   bool setgroups = true;  // /proc/PID/setgroups is "allow"
+  uint32_t owner = 0;     // user of the host who has all rights in it, ioctl_ns(2) NS_GET_OWNER_UID
   // setfsuid(2)'s view of root: id 0, or the first id there is.
   uint32_t first_uid() const { return uid.outside(0) ? 0 : uid.extents.front().first; }
   uint32_t first_gid() const { return gid.outside(0) ? 0 : gid.extents.front().first; }

@@ -267,8 +267,9 @@ Result<Snapshot> load(const image::Reader& images) {
   }
   if (images.exists("cgroup.img")) s.cgroup = TRY(images.read<pb::cgroup_entry>(Kind::kCgroup, "cgroup.img"));
   s.namespaces = namespaces::owned_flags(s.tasks.front().ids, images.inventory().root_ids());
-  if (s.namespaces & 0x80 /* CLONE_NEWTIME */)
-    return fail(Error(Code::kUnsupportedNamespace, "the images have a time namespace, which cannot be restored yet"));
+  const uint32_t time_id = s.namespaces & CLONE_NEWTIME ? s.tasks.front().ids.time_ns_id() : 0;
+  s.clocks = TRY(namespaces::load_time(images, time_id));
+  if (time_id && !s.clocks) return corrupt(img("timens", time_id), "it does not have the clocks of the time namespace");
   if (s.namespaces & CLONE_NEWUSER) TRY(load_users(s));
   if (s.namespaces & CLONE_NEWIPC) s.segments = TRY(namespaces::load_segments(s.tasks.front().ids.ipc_ns_id(), images));
   for (const auto& task : s.tasks) {

@@ -13,6 +13,7 @@
 #include "engine/memory/runs.h"
 #include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/time.h"
 #include "engine/procfs/id_map.h"
 #include "proto/cgroup.pb.h"
 #include "proto/core.pb.h"
@@ -43,8 +44,8 @@ struct TaskImage {
   pb::fs_entry fs;
   std::vector<pb::fdinfo_entry> fds;
   image::Pagemap pagemap;
-  memory::Runs inherited;           // pages that are still its parent's too
-  std::vector<PageSource> sources;  // ascending: pagemap, and what of `inherited` is not in it
+  memory::Runs inherited;                    // pages that are still its parent's too
+  std::vector<PageSource> sources;           // ascending: pagemap, and what of `inherited` is not in it
   const pb::memory_extra* memory = nullptr;  // null if there is nothing
   const pb::task_core_entry& tc() const { return threads.front().tc(); }
 };
@@ -63,8 +64,9 @@ struct Snapshot {
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;
   std::optional<pb::cgroup_entry> cgroup;
-  unsigned long namespaces = 0;           // CLONE_NEW* that the container has for itself
-  std::optional<procfs::UserMaps> users;  // of its user namespace, if that is among them
+  unsigned long namespaces = 0;              // CLONE_NEW* that the container has for itself
+  std::optional<procfs::UserMaps> users;     // of its user namespace, if that is among them
+  std::optional<namespaces::Clocks> clocks;  // at the dump; of its time namespace, if that is among them
 };
 
 Result<Snapshot> load(const image::Reader& images);

@@ -70,7 +70,8 @@ class Stub {
     must(raise_descriptor_limit());
     must(move_own_descriptors());
     if (const auto set = cgroup_set(task()); env_.ground && set) must(env_.ground->enter(*set, 0));
-    const auto join = static_cast<int>(env_.snapshot.namespaces & ~static_cast<unsigned long>(CLONE_NEWPID));
+    const auto join =
+        static_cast<int>((env_.snapshot.namespaces | env_.joined) & ~static_cast<unsigned long>(CLONE_NEWPID));
     for (int fd = env_.pool.base; fd < env_.pool.end; ++fd) {
       auto copy = kernel::pidfd_getfd(root_pidfd, fd);
       if (!copy && copy.error().sys_errno() == EBADF) continue;  // a terminal of another session, or none
@@ -424,8 +425,9 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
   const auto pid = static_cast<pid_t>(env.plan.nodes.front().pid);
   int pidfd = -1;
   kernel::CloneArgs args{};
-  // Cgroup namespaces begin where the task stands: unshared later, when it stands right.
-  args.flags = (namespaces & ~static_cast<unsigned long>(CLONE_NEWCGROUP)) | CLONE_PIDFD;
+  // Cgroup namespaces begin where the task stands: unshared later, when it stands right. Time namespaces are set up
+  // before anybody is in them.
+  args.flags = (namespaces & ~static_cast<unsigned long>(CLONE_NEWCGROUP | CLONE_NEWTIME)) | CLONE_PIDFD;
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
   args.set_tid = reinterpret_cast<uint64_t>(&pid);
   args.set_tid_size = 1;
@@ -433,7 +435,12 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
     args.flags |= CLONE_PARENT;  // the exit signal is then that of the engine itself
   else
     args.exit_signal = SIGCHLD;
-  const pid_t got = kernel::clone3(args);
+  const pid_t got = [&] {
+    auto owner = namespaces::AsOwner::take(env.snapshot.users);
+    const pid_t made = owner ? kernel::clone3(args) : -1;
+    if (made == 0) owner->forget();
+    return made;
+  }();
   if (got < 0) {
     if (errno == EEXIST) return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
     return fail_sys("clone3 with pid", cat(pid));

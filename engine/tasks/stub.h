@@ -82,6 +82,7 @@ struct StubEnv {
   const Options& options;
   const SharedArena& shared;
   const cgroups::Ground* ground = nullptr;  // null: cgroups stay as they are
+  unsigned long joined = 0;                 // CLONE_NEW* that extra roots join the root in, besides the snapshot's
   bool adopted = false;                     // the root was made by a runtime, in namespaces and cgroups of its making
   // Runs in the root stub, with all namespaces new and nothing set up in them.
   std::function<Result<void>()> set_up_namespaces;

@@ -103,6 +103,40 @@ case_files_of_the_host() {
   unharmed
 }
 
+# Without a manifest nothing but the fields themselves says that they are wrong.
+case_images_that_no_kernel_made() {
+  user_bundle
+  mkdir -p "$CASE/work" "$CASE/images"
+  start
+  take
+  rm "$CASE/images/stasis-manifest.img"
+  cp -a "$CASE/images" "$CASE/good"
+  local file change
+  while read -r file change; do
+    rm -rf "$CASE/images" && cp -a "$CASE/good" "$CASE/images"
+    crit decode -i "$CASE/good/$file" | /usr/bin/python3 -c "import json, sys
+image = json.load(sys.stdin)
+entry = image['entries'][0]
+$change
+json.dump(image, sys.stdout)" | crit encode -o "$CASE/images/$file" || fail "crit does not take $change"
+    ABOUT=$change must_fail IMAGE-CORRUPT stasis restore --images-dir "$CASE/images" --work-dir "$CASE/work" --bundle "$BUNDLE" --detach
+    nothing_left
+  done <<'END'
+userns-16.img del entry['uid_map']
+userns-16.img entry['uid_map'] *= 2
+userns-16.img entry['gid_map'][0]['count'] = 0
+userns-16.img entry['gid_map'][0]['count'] = 4294967295
+userns-16.img entry['uid_map'][0]['first'] = 1
+userns-16.img entry['uid_map'] = [{'first': 2 * i, 'lower_first': 2 * i, 'count': 1} for i in range(400)]
+timens-0.img entry['monotonic']['tv_sec'] = 2 ** 63
+timens-0.img entry['boottime']['tv_nsec'] = 10 ** 9
+END
+  rm -rf "$CASE/images" && cp -a "$CASE/good" "$CASE/images"
+  bring --bundle "$BUNDLE"
+  counts_on
+  ids_are_kept "$PID"
+}
+
 case_into_is_refused() {
   user_bundle
   mkdir -p "$CASE/work" "$CASE/images"

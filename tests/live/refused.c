@@ -2,6 +2,9 @@
 // `refused READY GO RESULT KIND`: holds one object that cannot be checkpointed yet and keeps counting. The dump must
 // name the object and leave the program as it was.
 #include "live.h"
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 #include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
@@ -238,6 +241,8 @@ static void h_nested_pid_namespace(void) { child_in(CLONE_NEWPID); }
 static void h_nested_mount_namespace(void) { child_in(CLONE_NEWNS); }
 static void h_nested_net_namespace(void) { child_in(CLONE_NEWNET); }
 static void h_nested_uts_namespace(void) { child_in(CLONE_NEWUTS); }
+static void h_nested_time_namespace(void) { child_in(CLONE_NEWTIME); }
+static void h_time_for_children(void) { CHECK(unshare(CLONE_NEWTIME) == 0); }
 static void h_traced(void) {  // the tracer is part of the tree, and its tracee runs
   struct live_gate gate = live_gate_open();
   pid_t tracee = fork();
@@ -275,7 +280,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
-    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};
 
 int main(int argc, char **argv) {

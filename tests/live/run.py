@@ -29,8 +29,11 @@ NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net', 'sysv_shm'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic'}   # the root they get there has no libraries
 NEEDS_USER_NAMESPACE = {'ns_user'}
 # flavour: (words for ns_launch, owner of the root directory)
-FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005))}
-WITH_FEW_IDS = {'process_tree', 'threads', 'umask'}   # for the way there; these need no right of root
+FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005)),
+            'time': (['time'], (0, 0)), 'user-time': (['user', 'time'], (100000, 200000))}
+# What runs in the flavours that are for one thing only.
+ONLY = {'few-ids': {'process_tree', 'threads', 'umask'}, 'time': {'timens', 'itimers', 'syscall_restart'}, 'user-time': {'timens', 'process_tree'}}
+DEVICES_ARE_BINDS = {'userns', 'few-ids', 'user-time'}
 NEEDS_HUGE_PAGES = {'hugetlb': 16}
 HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
@@ -179,7 +182,7 @@ class Cli:
         arguments = ['dump', '-t', str(program.pid)] + options.get('cli dump', [])
         if program.flavour != 'host':
             arguments += ['--empty-ns', 'net']
-        if program.flavour in ('userns', 'few-ids'):   # the device nodes are binds of the host's
+        if program.flavour in DEVICES_ARE_BINDS:   # the device nodes are binds of the host's
             arguments += ['--external', 'mnt[]']
         if options.get('leave running'):
             arguments.append('--leave-running')
@@ -193,7 +196,7 @@ class Cli:
         arguments = ['restore', '-d', '--pidfile', pidfile] + options.get('cli restore', [])
         if program.flavour != 'host':
             arguments += ['--empty-ns', 'net', '--root', program.root]
-        if program.flavour in ('userns', 'few-ids'):
+        if program.flavour in DEVICES_ARE_BINDS:
             arguments += ['--external', 'mnt[]']
         done, why = self.run(arguments, images, 'restore.log', self.restores)
         check(done.returncode == 0, f'restore: status {done.returncode}: {why}')
@@ -203,8 +206,11 @@ class Cli:
 class Rpc:
     name = 'rpc'
 
+    def __init__(self, restores=ENGINE):
+        self.restores = restores
+
     @staticmethod
-    def call(kind, images, fill):
+    def call(kind, images, fill, engine=ENGINE):
         with swrk.Directory(images) as fd:
             message = swrk.rpc.criu_req(type=kind)
             message.opts.images_dir_fd = fd
@@ -212,7 +218,7 @@ class Rpc:
             message.opts.log_file = 'dump.log' if kind == swrk.rpc.DUMP else 'restore.log'
             message.opts.notify_scripts = True
             fill(message.opts)
-            answer = swrk.request(ENGINE, message)
+            answer = swrk.request(engine, message)
         said = answer.response.cr_errmsg if answer.response else f'no answer, engine status {answer.status}'
         check(answer.ok, f'{message.opts.log_file}: {said} {tail(os.path.join(images, message.opts.log_file))}')
         check(answer.status == 0, f'the engine answered well and ended with status {answer.status}')
@@ -224,7 +230,7 @@ class Rpc:
             opts.leave_running = bool(options.get('leave running'))
             if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
-            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
+            opts.auto_ext_mnt = program.flavour in DEVICES_ARE_BINDS
             options.get('rpc dump', lambda _: None)(opts)
         answer = self.call(swrk.rpc.DUMP, images, fill)
         check(answer.response.HasField('dump'), 'the answer to DUMP has no dump message')
@@ -236,9 +242,9 @@ class Rpc:
             if program.flavour != 'host':
                 opts.empty_ns = CLONE_NEWNET
                 opts.root = program.root
-            opts.auto_ext_mnt = program.flavour in ('userns', 'few-ids')
+            opts.auto_ext_mnt = program.flavour in DEVICES_ARE_BINDS
             options.get('rpc restore', lambda _: None)(opts)
-        answer = self.call(swrk.rpc.RESTORE, images, fill)
+        answer = self.call(swrk.rpc.RESTORE, images, fill, self.restores)
         pids = {script: pid for script, pid in answer.notifications}
         pid = answer.response.restore.pid
         check(list(pids)[:1] == ['pre-restore'] and pids.get('post-restore') == pid, f'notifications {answer.notifications}, pid {pid}')
@@ -312,6 +318,20 @@ def run_native_with_pages(directory, name, flavour):
         program.finish()
     finally:
         program.clean()
+
+
+# --- the engine on a host whose clocks are elsewhere: after a reboot, or another one.
+
+def run_clocks(directory, flavour, door, shift):
+    offsets = []
+    for clock, name in ((time.CLOCK_MONOTONIC, '--monotonic'), (time.CLOCK_BOOTTIME, '--boottime')):
+        now = int(time.clock_gettime(clock))
+        offsets.append(f'{name} {-now // 2 if shift == "behind" else 1000000 + now}')
+    engine = os.path.join(directory, 'engine')
+    with open(engine, 'w') as script:
+        script.write(f'#!/bin/sh\nexec unshare -T -f {" ".join(offsets)} {os.path.abspath(ENGINE)} "$@"\n')
+    os.chmod(engine, 0o755)
+    run_program(directory, 'timens', flavour, door(restores=engine), 2, {})
 
 
 # --- refusals: what cannot be preserved is named, and the program is as it was.
@@ -530,7 +550,7 @@ def all_tests(native, peer):
         for flavour in FLAVOURS:
             if (flavour == 'host' and name in NEEDS_NAMESPACES) or (flavour != 'host' and name in NOT_IN_NAMESPACES):
                 continue
-            if flavour == 'few-ids' and name not in WITH_FEW_IDS or flavour != 'userns' and name in NEEDS_USER_NAMESPACE:
+            if name not in ONLY.get(flavour, {name}) or flavour != 'userns' and name in NEEDS_USER_NAMESPACE:
                 continue
             if peer:
                 for direction in ('from-peer', 'to-peer') if name not in NOT_FOR_PEER else ():
@@ -553,6 +573,11 @@ def all_tests(native, peer):
     yield 'live external_tty/cli', run_external_tty
     yield 'live vdso_calls/another_kernel', lambda d: run_other_vdso(d, False)
     yield 'live vdso_calls/another_kernel/some', lambda d: run_other_vdso(d, True)
+    for flavour, shifts in (('ns', ['behind']), ('userns', ['behind']), ('time', ['behind', 'ahead']), ('user-time', ['behind', 'ahead'])):
+        for shift in shifts:
+            for door in (Cli, Rpc):
+                yield (f'live timens/{flavour}/{door.name}/{shift}',
+                       lambda d, f=flavour, o=door, s=shift: run_clocks(d, f, o, s))
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 

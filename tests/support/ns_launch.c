@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// ns_launch ROOT [user|few] [cgroup] -- PROGRAM ARGS...: starts PROGRAM as pid 1 of new pid, mount, uts, ipc and net (and user,
-// cgroup) namespaces with ROOT as its root, much as a container runtime does, prints its pid and exits. With `user` the ids
+// ns_launch ROOT [user|few] [time] [cgroup] -- PROGRAM ARGS...: starts PROGRAM as pid 1 of new pid, mount, uts, ipc and net (and user,
+// time, cgroup) namespaces with ROOT as its root, much as a container runtime does, prints its pid and exits. With `user` the ids
 // 0 to 65535 inside are users from 100000 and groups from 200000 on outside, and 70000 is 300000. With `few`
-// there are ten ids, root is not among them, and setgroups(2) is denied: PROGRAM is user and group 5, and in group 7.
+// there are ten ids, root is not among them, and setgroups(2) is denied: PROGRAM is user and group 5, and in group 7,
+// and its user namespace belongs to user 4242.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -14,11 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 
 static void need(int ok, const char *what) {
   if (ok) return;
@@ -40,6 +46,14 @@ static void write_map(pid_t pid, const char *file, const char *map) {
   snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
   int fd = open(path, O_WRONLY);
   need(fd >= 0 && write(fd, map, strlen(map)) == (ssize_t)strlen(map) && close(fd) == 0, path);
+}
+
+static void enter_time(void) {
+  need(unshare(CLONE_NEWTIME) == 0, "unshare time");
+  int offsets = open("/proc/self/timens_offsets", O_WRONLY), space = open("/proc/self/ns/time_for_children", O_RDONLY);
+  static const char kOffsets[] = "monotonic 1000000 5\nboottime 2000000 999999999\n";
+  need(offsets >= 0 && write(offsets, kOffsets, sizeof kOffsets - 1) == sizeof kOffsets - 1 && close(offsets) == 0, "offsets");
+  need(space >= 0 && setns(space, CLONE_NEWTIME) == 0 && close(space) == 0, "setns time");
 }
 
 static void map_ids(pid_t pid, int few) {
@@ -75,12 +89,16 @@ int main(int argc, char **argv) {
   int user = few || (argc > at && strcmp(argv[at], "user") == 0);
   gid_t birth_group = 200007;
   if (user) flags |= CLONE_NEWUSER, at++;
+  int own_time = argc > at && strcmp(argv[at], "time") == 0;
+  at += own_time;
   if (argc > at && strcmp(argv[at], "cgroup") == 0) flags |= CLONE_NEWCGROUP, at++;
-  if (argc <= at + 1 || strcmp(argv[at], "--")) return fprintf(stderr, "usage: ns_launch ROOT [user|few] [cgroup] -- PROGRAM...\n"), 2;
+  if (argc <= at + 1 || strcmp(argv[at], "--")) return fprintf(stderr, "usage: ns_launch ROOT [user|few] [time] [cgroup] -- PROGRAM...\n"), 2;
   need(pipe(mapped) == 0 && (!few || setgroups(1, &birth_group) == 0), "pipe");
+  need(!few || seteuid(4242) == 0, "seteuid");  // whoever makes it owns it
   long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
   need(pid >= 0, "clone");
   if (pid > 0) {
+    need(seteuid(0) == 0, "seteuid");
     if (user) map_ids(pid, few);
     need(write(mapped[1], "m", 1) == 1, "pipe");
     printf("%ld\n", pid);
@@ -90,6 +108,8 @@ int main(int argc, char **argv) {
   need(read(mapped[0], &byte, 1) == 1, "pipe");
   int id = few ? 5 : 0;
   if (user) need((few || setgroups(0, NULL) == 0) && setresgid(id, id, id) == 0 && setresuid(id, id, id) == 0, "ids inside");
+  if (user) need(prctl(PR_SET_DUMPABLE, 1) == 0, "dumpable");  // or its files in /proc were the host's
+  if (own_time) enter_time();
   need(setsid() == 1, "setsid");
   build_root(argv[1], user);
   int null = open("/dev/null", O_RDWR);

@@ -46,6 +46,8 @@ REFUSALS = [
     ('nested_mount_namespace', NAMESPACE, ['mnt']),
     ('nested_net_namespace', NAMESPACE, ['net']),
     ('nested_uts_namespace', NAMESPACE, ['uts']),
+    ('nested_time_namespace', NAMESPACE, ['time']),
+    ('time_for_children', NAMESPACE, ['time']),
     ('traced', 'STASIS-E-TRACED', ['pid']),
     ('shared_descriptor_table', OTHER, ['file table']),
     ('shared_memory_space', OTHER, ['memory']),

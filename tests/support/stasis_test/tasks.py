@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What /proc shows of a tree of tasks, in a form that can be compared before a checkpoint and after a restore."""
+import fcntl
 import os
 import re
 
@@ -44,6 +45,15 @@ def tree(root):
 
 def inner_pid(pid):
     return int((status_of(pid).get('NSpid') or str(pid)).split()[-1])
+
+
+def namespace_owner(pid):
+    """The user of the host whom the user namespace belongs to: NS_GET_OWNER_UID, ioctl_ns(2)."""
+    fd = os.open(f'/proc/{pid}/ns/user', os.O_RDONLY)
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, 0xb704, bytes(4)), 'little')
+    finally:
+        os.close(fd)
 
 
 def merged_maps(pid, numbers):
@@ -122,6 +132,7 @@ def snapshot(root):
             entry['nice'], entry['exit signal'] = stat[16], stat[35]
             entry['maps'] = merged_maps(pid, pipes)
             entry['fds'] = descriptors(pid, pipes)
+            entry['user namespace belongs to'] = namespace_owner(pid)
             entry['cgroup'] = read(f'/proc/{pid}/cgroup')
             entry['oom_score_adj'] = read(f'/proc/{pid}/oom_score_adj')
             entry['limits'] = read(f'/proc/{pid}/limits')
