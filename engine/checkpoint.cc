@@ -22,6 +22,7 @@
 #include "engine/namespaces/namespaces.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
+#include "engine/tasks/sleeps.h"
 #include "mounts/content.h"
 #include "mounts/dump.h"
 #include "proto/inventory.pb.h"
@@ -288,6 +289,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
     return result;
   };
   TRY(unlock(notifier.notify("query-ext-files")));
+  TRY(unlock(tasks::measure_sleeps(proc, tree.processes())));
   log::info("dump: writing images");
   TRY(unlock(dump_everything(d)));
   log::info("dump: images are written");

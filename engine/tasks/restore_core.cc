@@ -163,6 +163,17 @@ void rewind_foreign(kernel::Regs& regs, uint64_t orig_ax) {
   regs.orig_rax = static_cast<uint64_t>(-1);
 }
 
+// A call that was interrupted is so again: whether it goes on or ends with EINTR, because a handler runs, is decided
+// by the kernel, and a sleep ends when it should.
+void interrupt_again(const Driven& d, size_t i, kernel::Regs& regs) {
+  if (!d.image->extras[i]) return;
+  const int64_t code = d.image->extras[i]->more().restart();
+  if (code >= 0) return;
+  const auto slept = d.slept.find(i);
+  if (code == kernel::kRestartBlock && slept == d.slept.end()) return;
+  kernel::as_interrupted(regs, slept == d.slept.end() ? code : slept->second);
+}
+
 }  // namespace
 
 Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
@@ -281,6 +292,7 @@ Result<void> restore_registers(Driven& d) {
     const auto& core = d.image->threads[i];
     auto regs = image_regs(core.thread_info().gpregs(), TRY(kernel::get_regs(tid)));
     rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
+    interrupt_again(d, i, regs);
     TRY(fill_floating_point(tid, core, d.image->extras[i]));
     TRY_CTX(kernel::set_regs(tid, regs), "registers");
     const auto& t = core.thread_core();
