@@ -15,6 +15,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/tasks/fpu.h"
+#include "engine/tasks/pid_taken.h"
 #include "engine/tasks/restore_creds.h"
 #include "engine/tasks/seccomp.h"
 #include "engine/tasks/timers.h"
@@ -193,9 +194,18 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
       const auto at = batch.put(args);
       batch.point(at, offsetof(kernel::CloneArgs, set_tid), tid);
       batch.add(__NR_clone3, at, sizeof(args));
-      batch.must(cat("clone3 of thread ", wanted[i]));
     }
-    TRY(d.runner.run_checked(batch));
+    TRY(d.runner.run(batch));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const pid_t tid = wanted[first + i];
+      if (batch.result(i) ==
+          -EEXIST)  // as the task sees the number, which is ours unless it has a namespace of its own
+        return fail(pid_taken(d.tids[0] == static_cast<pid_t>(d.image->node.pid()) ? proc.fd() : -1, tid));
+      if (batch.failed(i)) {
+        errno = static_cast<int>(-batch.result(i));
+        return fail_sys("clone3 of thread", cat(tid));
+      }
+    }
   }
   TRY(find_tids(proc, d));
   for (size_t i = 1; i < d.tids.size(); ++i) {

@@ -19,6 +19,7 @@
 #include "engine/kernel/syscalls.h"
 #include "engine/kernel/x86_64/runner.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/tasks/pid_taken.h"
 
 namespace stasis::tasks {
 namespace {
@@ -246,8 +247,7 @@ class Stub {
     args.set_tid_size = 1;
     const pid_t got = kernel::clone3(args);
     if (got < 0) {
-      if (errno == EEXIST)
-        return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+      if (errno == EEXIST) return fail(pid_taken(env_.snapshot.namespaces & CLONE_NEWPID ? -1 : proc_, pid));
       return fail_sys("clone3 with pid", cat(pid));
     }
     if (got > 0) return {};
@@ -414,7 +414,7 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
     args.exit_signal = SIGCHLD;
   const pid_t got = kernel::clone3(args);
   if (got < 0) {
-    if (errno == EEXIST) return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+    if (errno == EEXIST) return fail(pid_taken(proc.get(), pid));
     return fail_sys("clone3 with pid", cat(pid));
   }
   if (got == 0) {

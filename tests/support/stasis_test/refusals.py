@@ -41,7 +41,8 @@ REFUSALS = [
     ('nested_mount_namespace', NAMESPACE, ['mnt']),
     ('nested_net_namespace', NAMESPACE, ['net']),
     ('nested_uts_namespace', NAMESPACE, ['uts']),
-    ('traced', 'STASIS-E-TRACED', ['pid']),
+    ('traced', 'STASIS-E-TRACED', ['is traced by pid']),
+    ('traced_and_stopped', 'STASIS-E-TRACED', ['is traced by pid', 'and stopped by it']),
     ('shared_descriptor_table', OTHER, ['file table']),
     ('shared_memory_space', OTHER, ['memory']),
 ]
