@@ -457,6 +457,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
   if (own_net) (void)notifier.notify("network-unlock");
   if (auto r = notifier.notify("pre-resume"); !r) log::warning("pre-resume: ", r.error().message(), ", ignoring");
+  // The last moment at which this is a failure of ours: later it is the container that has ended.
+  if (kernel::pidfd_wait_exit(stubs.root_pidfd(), 0))
+    return fail(Error(Code::kTaskGone, cat("the root task, pid ", stubs.root(), ", died during the restore"))
+                    .about(cat("pid ", stubs.root())));
 
   if (!masters.empty()) {
     TRY(keep_terminals(masters, stubs.root()));
