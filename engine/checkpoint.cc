@@ -23,6 +23,7 @@
 #include "engine/namespaces/namespaces.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
+#include "engine/tasks/sleeps.h"
 #include "engine/tasks/step_out.h"
 #include "mounts/content.h"
 #include "mounts/dump.h"
@@ -372,6 +373,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
     return result;
   };
   TRY(unlock(notifier.notify("query-ext-files")));
+  TRY(unlock(tasks::measure_sleeps(proc, tree.processes())));
   log::info("dump: writing images");
   TRY(unlock(dump_everything(d)));
   log::info("dump: images are written");

@@ -66,6 +66,31 @@ void check_label(const procfs::Procfs& proc, const tasks::Process& p, std::vecto
     obstacles.push_back(unsupported(p, cat("has the security label \"", trim(*label), "\"")));
 }
 
+// Registers of such a task would not be what the images hold. The ELF header says it, elf(5).
+void check_bitness(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
+  const auto exe = proc.open_file(p.pid, "exe", O_RDONLY);
+  unsigned char ident[5] = {};
+  if (exe && ::pread(exe->get(), ident, sizeof(ident), 0) == sizeof(ident) && ident[4] == 1 /* ELFCLASS32 */)
+    obstacles.push_back(unsupported(p, "is a 32-bit task"));
+}
+
+// A debugger may have only some of the threads.
+void check_tracer(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
+  const auto tids = proc.threads(p.pid);
+  if (!tids) return;
+  for (pid_t tid : *tids) {
+    const auto status = proc.thread_status(p.pid, tid);
+    if (!status || status->tracer_pid == 0) continue;
+    const auto tracer = proc.stat(status->tracer_pid);
+    obstacles.push_back(
+        Error(Code::kTraced, cat(tid == p.pid ? "pid " : "thread ", tid, " (", status->name, ") is traced by pid ",
+                                 status->tracer_pid, tracer ? cat(" (", tracer->comm, ")") : std::string(),
+                                 status->state == 't' ? ", and stopped by it" : ""))
+            .about(cat("pid ", p.pid)));
+    return;
+  }
+}
+
 }  // namespace
 
 void check_process(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
@@ -162,10 +187,9 @@ Result<std::vector<Error>> look_once(const Options& options) {
   memory::OutsideCheck outside;
   const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
   for (const auto& p : processes) {
-    if (!p.zombie && p.status.tracer_pid != 0)
-      obstacles.push_back(Error(Code::kTraced, cat("pid ", p.pid, " is traced by pid ", p.status.tracer_pid))
-                              .about(cat("pid ", p.pid)));
     const size_t before = obstacles.size();
+    check_tracer(proc, p, obstacles);
+    if (!p.zombie) check_bitness(proc, p, obstacles);
     check_process(proc, p, processes, options, obstacles);
     if (p.zombie) continue;
     auto pidfd = kernel::pidfd_open(p.pid);

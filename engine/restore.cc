@@ -33,6 +33,7 @@
 #include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
 #include "engine/tasks/restore_core.h"
+#include "engine/tasks/sleeps.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/stub.h"
 #include "engine/tasks/tree_plan.h"
@@ -402,17 +403,37 @@ Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
     TRY_CTX(tasks::restore_signals(d), name);
     TRY_CTX(tasks::restore_from_outside(proc, d), name);
     TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
+    TRY_CTX(tasks::begin_sleeps(d), name);
     TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
     TRY_CTX(tasks::restore_registers(d), name);
   }
   return {};
 }
 
+// A stopped task stops again before its first instruction, and before it takes any signal that waits for it.
+Result<void> stop_again(const tasks::Driven& d) {
+  const pid_t pid = d.tids[0];
+  const uint64_t mask = TRY(kernel::get_sigmask(pid));
+  TRY(kernel::set_sigmask(pid, ~uint64_t{0}));
+  const int wanted = d.image->tc().has_stop_signo() ? static_cast<int>(d.image->tc().stop_signo()) : SIGSTOP;
+  const bool by_terminal = wanted == SIGTSTP || wanted == SIGTTIN || wanted == SIGTTOU;
+  // An orphaned process group takes no stop from a terminal (setpgid(2)).
+  for (const int signal : {by_terminal ? wanted : SIGSTOP, SIGSTOP}) {
+    ::kill(pid, SIGSTOP);
+    TRY(kernel::cont(pid));
+    auto stop = TRY(kernel::wait_stop(pid, 5000));
+    if (stop.kind != kernel::Stop::Kind::kSignal || stop.signal != SIGSTOP) break;
+    TRY(kernel::cont(pid, signal));
+    if (kernel::wait_stop(pid, 300)) break;
+    TRY(remote::to_event_stop(pid));
+  }
+  return kernel::set_sigmask(pid, mask);
+}
+
 void let_go(const std::vector<tasks::Driven>& driven) {
   for (const auto& d : driven) {
-    // A stopped task stops again before its first instruction.
     if (d.image->tc().task_state() == tasks::kTaskStopped)
-      ::kill(d.tids[0], d.image->tc().has_stop_signo() ? static_cast<int>(d.image->tc().stop_signo()) : SIGSTOP);
+      if (auto r = stop_again(d); !r) log::warning("pid ", d.tids[0], ": ", r.error().message(), ", ignoring");
     for (pid_t tid : d.tids)
       if (auto r = kernel::detach(tid); !r) log::warning("pid ", tid, ": ", r.error().message(), ", ignoring");
   }
@@ -571,6 +592,10 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   const bool own_net = (snapshot.namespaces & CLONE_NEWNET) != 0;
   if (own_net) (void)notifier.notify("network-unlock");
   if (auto r = notifier.notify("pre-resume"); !r) log::warning("pre-resume: ", r.error().message(), ", ignoring");
+  // The last moment at which this is a failure of ours: later it is the container that has ended.
+  if (kernel::pidfd_wait_exit(stubs.root_pidfd(), 0))
+    return fail(Error(Code::kTaskGone, cat("the root task, pid ", stubs.root(), ", died during the restore"))
+                    .about(cat("pid ", stubs.root())));
 
   if (!masters.empty()) {
     TRY(keep_terminals(masters, stubs.root()));

@@ -263,4 +263,26 @@ Result<std::vector<PosixTimer>> parse_timers(std::string_view text) {
   return timers;
 }
 
+Result<std::vector<SleepTimer>> parse_timer_list(std::string_view text) {
+  std::vector<SleepTimer> timers;
+  int clock = -1;
+  bool sleeps = false;
+  for (auto line : lines(text)) {
+    const auto f = fields(line);
+    if (f.size() == 2 && f[0] == "clock") {  // "clock 0:"; four more for timers that end in soft interrupts
+      if (f[1].size() != 2 || f[1][0] < '0' || f[1][0] > '7') return bad("timer_list", line);
+      clock = (f[1][0] - '0') % 4;
+    } else if (f.size() >= 3 && f[0].starts_with("#") &&
+               f[0].size() > 1) {  // "#0: <00000000bc8eca79>, hrtimer_wakeup, S:01"
+      sleeps = f[2] == "hrtimer_wakeup,";
+    } else if (f.size() >= 8 && f[0] == "#" && f[1] == "expires" &&
+               sleeps) {  // "# expires at 1-2 nsecs [in 3 to 4 nsecs]"
+      SleepTimer timer{.clock = clock};
+      if (!set(timer.end, f[3].substr(0, f[3].find('-'))) || !set(timer.left, f[6])) return bad("timer_list", line);
+      timers.push_back(timer);
+    }
+  }
+  return timers;
+}
+
 }  // namespace stasis::procfs

@@ -93,6 +93,10 @@ Result<std::vector<pid_t>> Procfs::children(pid_t pid) const {
   return out;
 }
 
+Result<std::vector<SleepTimer>> Procfs::sleep_timers() const {
+  return parse_timer_list(TRY(read_file_at(root_.get(), "timer_list")));
+}
+
 Result<std::vector<pid_t>> Procfs::processes() const { return numbers<pid_t>(TRY(list_dir(root_.get(), "."))); }
 
 }  // namespace stasis::procfs

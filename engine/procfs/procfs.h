@@ -96,6 +96,14 @@ struct PosixTimer {
 };
 Result<std::vector<PosixTimer>> parse_timers(std::string_view text);
 
+// The sleeps of /proc/timer_list, kernel/time/timer_list.c: which tasks they are of it does not say.
+struct SleepTimer {
+  int clock = 0;     // base: 0 monotonic, 1 realtime, 2 boottime, 3 TAI
+  uint64_t end = 0;  // ns of that clock
+  int64_t left = 0;  // ns from when the list was made
+};
+Result<std::vector<SleepTimer>> parse_timer_list(std::string_view text);
+
 struct NsId {
   uint64_t dev = 0, inode = 0;
   bool operator==(const NsId&) const = default;
@@ -122,6 +130,7 @@ class Procfs {
   Result<std::vector<int>> fds(pid_t pid) const;              // ascending
   Result<std::vector<pid_t>> threads(pid_t pid) const;        // ascending, leader first
   Result<std::vector<pid_t>> children(pid_t pid) const;       // of all threads, in birth order
+  Result<std::vector<SleepTimer>> sleep_timers() const;
   // Every process, for finding those that entered a namespace from outside.
   Result<std::vector<pid_t>> processes() const;
 

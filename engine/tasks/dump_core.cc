@@ -102,6 +102,11 @@ Result<void> dump_thread(const procfs::Procfs& proc, Process& p, const Thread& t
 
   kernel::Regs regs = t.regs;
   TRY(dump_rseq(t, regs, tc));
+  if (int64_t code = kernel::restart_code(regs); code != 0) {
+    if (t.sleep_left_ns) extra.set_sleep_left_ns(*t.sleep_left_ns);
+    if (code == kernel::kRestartBlock && !t.sleep_left_ns) code = kernel::kRestartNoHandler;
+    extra.mutable_more()->set_restart(static_cast<int32_t>(code));
+  }
   kernel::rewind_interrupted_syscall(regs);
   dump_regs(regs, *info.mutable_gpregs());
   const auto xstate = TRY(kernel::get_xstate(t.tid));

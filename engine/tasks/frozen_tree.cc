@@ -10,6 +10,7 @@
 #include <set>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/runner.h"
 
 namespace stasis::tasks {
 namespace {
@@ -147,6 +148,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
                         .about(cat("pid ", p.pid)));
       t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
       t.regs = TRY(kernel::get_regs(tid));
+      if (kernel::restart_cut_short(t.regs)) TRY(kernel::set_regs(tid, t.regs));
       t.sigmask = TRY(kernel::get_sigmask(tid));
       p.threads.push_back(t);
       siginfo_t info{};

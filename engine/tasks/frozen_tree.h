@@ -26,6 +26,7 @@ struct Thread {
   pid_t ntid = 0;  // in the container's
   kernel::Regs regs{};
   uint64_t sigmask = 0;
+  std::optional<uint64_t> sleep_left_ns;  // of an interrupted call, engine/tasks/sleeps.h
 };
 
 struct Process {

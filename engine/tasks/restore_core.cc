@@ -15,6 +15,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/tasks/fpu.h"
+#include "engine/tasks/pid_taken.h"
 #include "engine/tasks/restore_creds.h"
 #include "engine/tasks/seccomp.h"
 #include "engine/tasks/timers.h"
@@ -166,6 +167,17 @@ void rewind_foreign(kernel::Regs& regs, uint64_t orig_ax) {
   regs.orig_rax = static_cast<uint64_t>(-1);
 }
 
+// A call that was interrupted is so again: whether it goes on or ends with EINTR, because a handler runs, is decided
+// by the kernel, and a sleep ends when it should.
+void interrupt_again(const Driven& d, size_t i, kernel::Regs& regs) {
+  if (!d.image->extras[i]) return;
+  const int64_t code = d.image->extras[i]->more().restart();
+  if (code >= 0) return;
+  const auto slept = d.slept.find(i);
+  if (code == kernel::kRestartBlock && slept == d.slept.end()) return;
+  kernel::as_interrupted(regs, slept == d.slept.end() ? code : slept->second);
+}
+
 }  // namespace
 
 Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
@@ -185,9 +197,18 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
       const auto at = batch.put(args);
       batch.point(at, offsetof(kernel::CloneArgs, set_tid), tid);
       batch.add(__NR_clone3, at, sizeof(args));
-      batch.must(cat("clone3 of thread ", wanted[i]));
     }
-    TRY(d.runner.run_checked(batch));
+    TRY(d.runner.run(batch));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const pid_t tid = wanted[first + i];
+      if (batch.result(i) ==
+          -EEXIST)  // as the task sees the number, which is ours unless it has a namespace of its own
+        return fail(pid_taken(d.tids[0] == static_cast<pid_t>(d.image->node.pid()) ? proc.fd() : -1, tid));
+      if (batch.failed(i)) {
+        errno = static_cast<int>(-batch.result(i));
+        return fail_sys("clone3 of thread", cat(tid));
+      }
+    }
   }
   TRY(find_tids(proc, d));
   for (size_t i = 1; i < d.tids.size(); ++i) {
@@ -284,6 +305,7 @@ Result<void> restore_registers(Driven& d) {
     const auto& core = d.image->threads[i];
     auto regs = image_regs(core.thread_info().gpregs(), TRY(kernel::get_regs(tid)));
     rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
+    interrupt_again(d, i, regs);
     TRY(fill_floating_point(tid, core, d.image->extras[i]));
     TRY_CTX(kernel::set_regs(tid, regs), "registers");
     const auto& t = core.thread_core();

@@ -21,6 +21,7 @@ struct Driven {
   remote::Runner runner;
   std::vector<pid_t> tids;          // host tids, in the order of image->threads; leader first
   std::set<uint32_t> armed_timers;  // POSIX timers that run already
+  std::map<size_t, int64_t> slept;  // by thread: what its sleep returned when it was begun again
   bool as_client = false;           // ids are the engine's already (Options::client)
   bool setgroups = true;            // false: denied in its user namespace
 };

@@ -21,6 +21,7 @@
 #include "engine/memory/premap.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/user.h"
+#include "engine/tasks/pid_taken.h"
 
 namespace stasis::tasks {
 namespace {
@@ -266,8 +267,7 @@ class Stub {
     args.set_tid_size = 1;
     const pid_t got = kernel::clone3(args);
     if (got < 0) {
-      if (errno == EEXIST)
-        return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+      if (errno == EEXIST) return fail(pid_taken(env_.snapshot.namespaces & CLONE_NEWPID ? -1 : proc_, pid));
       return fail_sys("clone3 with pid", cat(pid));
     }
     if (got > 0) return {};
@@ -442,7 +442,7 @@ Result<Stubs> Stubs::create(StubEnv& env, unsigned long namespaces) {
     return made;
   }();
   if (got < 0) {
-    if (errno == EEXIST) return fail(Error::sys(Code::kPidTaken, "clone3 with pid", cat(pid)).about(cat("pid ", pid)));
+    if (errno == EEXIST) return fail(pid_taken(proc.get(), pid));
     return fail_sys("clone3 with pid", cat(pid));
   }
   if (got == 0) {

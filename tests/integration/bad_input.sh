@@ -407,10 +407,27 @@ case_pid_is_taken() {
   until_true "the program" test -e "$CASE/ready"
   must criu dump -t $pid -D "$CASE/host" -o dump.log --leave-running --shell-job
   must_fail PID-TAKEN criu restore -d -D "$CASE/host" -o restore.log --shell-job
+  grep -qF "pid $pid is in use by \"umask\"" "$CASE/host/restore.log" || fail "it is not said who has the pid"
   kill -0 $pid || fail "the task that held the pid is gone"
   touch "$CASE/go"
   wait $pid
   [[ $(<"$CASE/result") == ok ]]
+}
+
+case_32_bit_task() { # refused before anything is stopped
+  mkdir -p "$CASE/work" "$CASE/host"
+  printf '.globl _start\n_start: mov $29, %%eax\nint $0x80\njmp _start\n' >"$CASE/pause.s"  # pause(2)
+  as --32 -o "$CASE/pause.o" "$CASE/pause.s" 2>/dev/null && ld -m elf_i386 -o "$CASE/pause32" "$CASE/pause.o" ||
+    { echo "skip: no assembler for it"; return 0; }
+  "$CASE/pause32" </dev/null >/dev/null 2>&1 &
+  local pid=$!
+  echo $pid >>"$CASE/pids"
+  _executed() { [[ $(readlink "/proc/$pid/exe") == "$CASE/pause32" ]]; }
+  until_true "the program" _executed
+  must_fail UNSUPPORTED criu dump -t $pid -D "$CASE/host" -o dump.log --shell-job -v4
+  grep -qF "(pause32) is a 32-bit task" "$CASE/host/dump.log" || fail "it is not said what is not supported"
+  ! grep -q "freezing" "$CASE/host/dump.log" || fail "it was frozen first"
+  kill -KILL $pid
 }
 
 run_cases

@@ -255,6 +255,20 @@ static void h_traced(void) {  // the tracer is part of the tree, and its tracee 
   }
   live_gate_await(gate, 1);
 }
+static void h_traced_and_stopped(void) {  // the tracee is in a stop of its tracer's
+  struct live_gate gate = live_gate_open();
+  pid_t tracee = fork();
+  if (tracee == 0) for (;;) pause();
+  if (fork() == 0) {
+    int status;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    CHECK(ptrace(PTRACE_SEIZE, tracee, NULL, NULL) == 0 && ptrace(PTRACE_INTERRUPT, tracee, NULL, NULL) == 0);
+    CHECK(waitpid(tracee, &status, __WALL) == tracee && WIFSTOPPED(status));
+    live_gate_pass(gate);
+    for (;;) pause();
+  }
+  live_gate_await(gate, 1);
+}
 static void h_shared_descriptor_table(void) {
   // clone with CLONE_FILES but not CLONE_THREAD, on a stack of its own
   pid_t pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
@@ -280,7 +294,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
-    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(shared_descriptor_table),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};
 
 int main(int argc, char **argv) {

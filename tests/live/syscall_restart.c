@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // System calls that were blocked when the task was stopped go on as if nothing had been: none may return EINTR.
-// (sigtimedwait is not among them: any stop, even SIGSTOP, ends it with EINTR.) One child each, for calls that restart, that restart without a handler, and that use a restart block; signal(7).
+// One child each, for calls that restart, that restart without a handler, that use a restart block, and that any stop ends with EINTR; signal(7).
 #include "live.h"
 #include <linux/futex.h>
 #include <poll.h>
@@ -55,6 +55,14 @@ static void in_futex(void) {
   CHECK(syscall(SYS_futex, &futex_word, FUTEX_WAIT_PRIVATE, 1, &kThree, NULL, 0) < 0 && errno == ETIMEDOUT);
   LASTED();
 }
+static void in_sigtimedwait(void) {
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, SIGUSR2);
+  CHECK(sigprocmask(SIG_BLOCK, &one, NULL) == 0);
+  CHECK(syscall(SYS_rt_sigtimedwait, &one, NULL, &kThree, 8) < 0 && errno == EAGAIN);
+  LASTED();
+}
 static volatile int woken;
 static void wake(int s) { (void)s; woken = 1; }
 static void in_pause(void) {
@@ -84,7 +92,7 @@ static void in_wait(void) {
 
 static const struct { void (*run)(void); int wants_signal; } kCalls[] = {
     {in_read, 0},  {in_poll, 0},          {in_poll_forever, 0}, {in_ppoll, 0}, {in_select, 0},     {in_nanosleep, 0},
-    {in_futex, 0}, {in_clock_nanosleep, 0}, {in_pause, 1}, {in_sigsuspend, 1}, {in_wait, 0}};
+    {in_futex, 0}, {in_clock_nanosleep, 0}, {in_pause, 1}, {in_sigsuspend, 1}, {in_wait, 0},     {in_sigtimedwait, 0}};
 enum { kCount = sizeof kCalls / sizeof *kCalls };
 
 static int is_blocked(pid_t pid) {  // in state S, in a system call

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernel/x86_64/runner.h"
 
+#include <sys/syscall.h>
+
+#include <cerrno>
 #include <cstring>
 
 namespace stasis::kernel {
@@ -34,7 +37,7 @@ constexpr uint8_t kCode[] = {
 static_assert(sizeof(kCode) == 74);
 
 // include/linux/errno.h: never seen by user space, but by a tracer.
-constexpr int64_t kErestartsys = -512, kErestartnointr = -513, kErestartnohand = -514, kErestartRestartblock = -516;
+constexpr int64_t kErestartsys = -512, kErestartnointr = -513;
 
 }  // namespace
 
@@ -102,20 +105,42 @@ std::vector<uint8_t> signal_frame(const Regs& r, uint64_t sigmask, const std::ve
   return out;
 }
 
+int64_t restart_code(const Regs& regs) {
+  if (static_cast<int64_t>(regs.orig_rax) < 0) return 0;
+  const auto result = static_cast<int64_t>(regs.rax);
+  const bool restarts =
+      result == kErestartsys || result == kErestartnointr || result == kRestartNoHandler || result == kRestartBlock;
+  return restarts ? result : 0;
+}
+
+// What a restart block holds besides (when a sleep ends) is carried elsewhere, engine/tasks/sleeps.h.
 void rewind_interrupted_syscall(Regs& regs) {
-  if (static_cast<int64_t>(regs.orig_rax) < 0) return;
-  switch (static_cast<int64_t>(regs.rax)) {
-    case kErestartsys:
-    case kErestartnointr:
-    case kErestartnohand:
-    // The restart block (the absolute end of a sleep) cannot be carried over: the call is
-    // made again from its start, so a relative sleep is longer, never cut short by EINTR.
-    case kErestartRestartblock:
-      regs.rax = regs.orig_rax;
-      regs.rip -= 2;
-      break;
-    default: break;
+  if (restart_code(regs) == 0) return;
+  regs.rax = regs.orig_rax;
+  regs.rip -= 2;
+}
+
+void as_interrupted(Regs& regs, int64_t code) {
+  regs.orig_rax = regs.rax;
+  regs.rip += 2;
+  regs.rax = static_cast<uint64_t>(code);
+}
+
+bool restart_cut_short(Regs& regs) {
+  if (static_cast<int64_t>(regs.rax) != -EINTR) return false;
+  switch (static_cast<int64_t>(regs.orig_rax)) {
+    case __NR_epoll_wait:
+    case __NR_epoll_pwait:
+    case __NR_epoll_pwait2:
+    case __NR_rt_sigtimedwait:
+    case __NR_semop:
+    case __NR_semtimedop:
+    case __NR_io_getevents:
+    case __NR_io_pgetevents: break;
+    default: return false;
   }
+  regs.rax = static_cast<uint64_t>(kRestartNoHandler);
+  return true;
 }
 
 }  // namespace stasis::kernel

@@ -51,5 +51,15 @@ constexpr uint8_t kSyscallInsn[2] = {0x0f, 0x05};
 // If the task was inside an interruptible system call, rewinds it so that it is made
 // again after restore, as the kernel's own restart would (arch/x86/kernel/signal.c).
 void rewind_interrupted_syscall(Regs& regs);
+// The -ERESTART* code of such a call, 0 if there is none.
+int64_t restart_code(const Regs& regs);
+constexpr int64_t kRestartNoHandler = -514;  // made again, unless a handler runs: that one makes it EINTR
+constexpr int64_t kRestartBlock = -516;      // the same, by restart_syscall(2), which knows when it ends
+constexpr uint64_t kRestartSyscall = 219;
+// The other way round: `regs` stand before a call, and become those of one that was interrupted.
+void as_interrupted(Regs& regs, int64_t code);
+// Calls that end with EINTR whatever interrupts them, a stop by us too: they are made again instead. False if `regs`
+// are not of such a call.
+bool restart_cut_short(Regs& regs);
 
 }  // namespace stasis::kernel

@@ -48,7 +48,8 @@ REFUSALS = [
     ('nested_uts_namespace', NAMESPACE, ['uts']),
     ('nested_time_namespace', NAMESPACE, ['time']),
     ('time_for_children', NAMESPACE, ['time']),
-    ('traced', 'STASIS-E-TRACED', ['pid']),
+    ('traced', 'STASIS-E-TRACED', ['is traced by pid']),
+    ('traced_and_stopped', 'STASIS-E-TRACED', ['is traced by pid', 'and stopped by it']),
     ('shared_descriptor_table', OTHER, ['file table']),
     ('shared_memory_space', OTHER, ['memory']),
 ]

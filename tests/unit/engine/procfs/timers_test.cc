@@ -32,5 +32,25 @@ TEST(ParseTimers, NoneAndNonsense) {
     EXPECT_FALSE(parse_timers(text)) << text;
 }
 
+TEST(ParseTimerList, SleepsOfEveryClock) {
+  const auto timers = parse_timer_list(
+      "Timer List Version: v0.10\nHRTIMER_MAX_CLOCK_BASES: 8\nnow at 35439501666525 nsecs\n\ncpu: 0\n clock 0:\n"
+      "  .base:       00000000bc8eca79\n  .index:      0\n  .resolution: 1 nsecs\nactive timers:\n"
+      " #0: <0000000006ec73c1>, tick_nohz_handler, S:01\n"
+      " # expires at 35439504000000-35439504000000 nsecs [in 2333475 to 2333475 nsecs]\n"
+      " #1: <000000008917ae7a>, hrtimer_wakeup, S:01\n"
+      " # expires at 35439525079764-35439525129764 nsecs [in 23413239 to 23463239 nsecs]\n"
+      " clock 5:\nactive timers:\n #0: <000000008917ae7a>, hrtimer_wakeup, S:01\n"
+      " # expires at 7-8 nsecs [in -3 to -2 nsecs]\n");
+  ASSERT_TRUE(timers);
+  ASSERT_EQ(timers->size(), 2u);
+  EXPECT_EQ((*timers)[0].clock, 0);
+  EXPECT_EQ((*timers)[0].end, 35439525079764u);
+  EXPECT_EQ((*timers)[0].left, 23413239);
+  EXPECT_EQ((*timers)[1].clock, 1);
+  EXPECT_EQ((*timers)[1].left, -3);
+  EXPECT_FALSE(parse_timer_list(" clock 9:\n"));
+}
+
 }  // namespace
 }  // namespace stasis::procfs
