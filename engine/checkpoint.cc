@@ -265,6 +265,7 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
   auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
   if (options.client) TRY(check_client_namespaces(owned.flags));
   for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
+  TRY(check_semaphores(tree.processes(), owned.flags, obstacles));
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   return owned;
 }

@@ -60,7 +60,9 @@ class Inside {
   Fd root_, cwd_;
 };
 
-// Obstacles inside the container's ipc and net namespaces.
+// Are there semaphore sets in the process's ipc namespace?
+Result<bool> has_semaphores(int pidfd);
+// Obstacles inside the container's net namespace.
 void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Owned& owned, const Options& options,
                     std::vector<Error>& obstacles);
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const pb::task_kobj_ids_entry& ids,
@@ -72,7 +74,6 @@ Result<void> restore(const image::Reader& images, unsigned long flags, const pb:
 Result<void> dump_uts(uint32_t id, image::Writer& images);
 Result<void> restore_uts(uint32_t id, const image::Reader& images);
 // ipc.cc
-void find_ipc_obstacles(std::vector<Error>& obstacles);
 Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared);
 Result<void> restore_ipc(uint32_t id, const image::Reader& images);
 // sysv_shm.cc
@@ -85,5 +86,8 @@ Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects&
 // Every segment of the images, checked, by its id.
 Result<std::map<uint64_t, Segment>> load_segments(uint32_t id, const image::Reader& images);
 Result<void> restore_shm(uint32_t id, const image::Reader& images);
+// sysv_queues.cc: semaphore sets and message queues
+Result<void> dump_queues(uint32_t id, image::Writer& images);
+Result<void> restore_queues(uint32_t id, const image::Reader& images);
 
 }  // namespace stasis::namespaces

@@ -95,7 +95,7 @@ def limit_for_deleted_files(directory):
 
 def other_readers(directory):
     for name, files in (('memfd', ['memfd.img']), ('deleted_mapping', ['remap-fpath.img', 'ghost-file-1.img']),
-                        ('sysv_shm', ['ipcns-shm-13.img'])):
+                        ('sysv_shm', ['ipcns-shm-13.img']), ('sysv_queues', ['ipcns-sem-13.img', 'ipcns-msg-13.img'])):
         inside = os.path.join(directory, name)
         os.mkdir(inside)
         program = live.Program(name, 'ns', inside)
@@ -114,7 +114,7 @@ def other_readers(directory):
 def damaged_images(directory):
     """Every record of the files that are new here, cut short: an error, and nothing is left."""
     for name, files in (('memfd', ['memfd.img']), ('deleted_mapping', ['ghost-file-1.img', 'remap-fpath.img']),
-                        ('sysv_shm', ['ipcns-shm-13.img'])):
+                        ('sysv_shm', ['ipcns-shm-13.img']), ('sysv_queues', ['ipcns-sem-13.img', 'ipcns-msg-13.img'])):
         inside = os.path.join(directory, name)
         os.mkdir(inside)
         program = live.Program(name, 'ns', inside)
@@ -137,8 +137,19 @@ def damaged_images(directory):
             program.clean()
 
 
+def semaphore_adjustments_are_refused(directory):
+    program = live.Program('refused', 'ns', directory, ['semaphore_undo'])
+    try:
+        images = images_of(program)
+        done, why = live.Cli.run(['dump', '-t', str(program.pid), '--empty-ns', 'net'], images, 'dump.log')
+        check(done.returncode == 1 and 'SEM_UNDO' in why, f'status {done.returncode}: {why}')
+        check(program.alive(), 'the program is gone after a refusal')
+    finally:
+        program.clean()
+
+
 CASES = [what_is_not_there_costs_nothing, reserved_and_zero_pages_cost_nothing, huge_pages_are_looked_for_first, limit_for_deleted_files,
-         other_readers, damaged_images]
+         semaphore_adjustments_are_refused, other_readers, damaged_images]
 
 
 if __name__ == '__main__':
