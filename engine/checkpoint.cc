@@ -108,6 +108,7 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, const st
   pb::memory_extra extra;
   extra.set_pid(static_cast<uint32_t>(p.npid));
   for (const auto& vma : vmas) memory::add_extras(vma, extra);
+  TRY(memory::check_protection_keys(*p.runner, vmas));
   if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
     extra.set_lock_future(future);
   const auto start = now();

@@ -12,6 +12,7 @@
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/vma.h"
 #include "engine/procfs/procfs.h"
+#include "engine/remote/runner.h"
 
 namespace stasis::memory {
 
@@ -41,6 +42,9 @@ bool counts_as_contents(uint64_t pagemap_word);
 
 // Flags of the mlockall(2) that acts on what the task maps: it does on the runner's arena. 0: none.
 Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t arena, const std::vector<Vma>& vmas);
+
+// Refuses keys that pkey_alloc(2) has given out, though no mapping may have one.
+Result<void> check_protection_keys(remote::Runner& runner, const std::vector<Vma>& vmas);
 
 struct PageStats {
   uint64_t scanned = 0, written = 0;

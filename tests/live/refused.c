@@ -208,6 +208,16 @@ static void h_semaphore_undo(void) {  // in an ipc namespace of its own
   int set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
   CHECK(set >= 0 && semop(set, &up, 1) == 0);
 }
+static void h_protection_key(void) {
+  int key = syscall(SYS_pkey_alloc, 0, 0);
+  if (key < 0) _exit(77);
+}
+static void h_protected_by_key(void) {
+  int key = syscall(SYS_pkey_alloc, 0, 0);
+  if (key < 0) _exit(77);
+  char *at = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(at != MAP_FAILED && syscall(SYS_pkey_mprotect, at, 4096, PROT_READ, key) == 0);
+}
 static void h_userfaultfd(void) {
   struct uffdio_api api = {.api = UFFD_API};
   int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -284,7 +294,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(deleted_file_with_link), KIND(deleted_directory),
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
-    KIND(memory_shared_outside), KIND(semaphore_undo), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
+    KIND(memory_shared_outside), KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(posix_timer), KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(traced), KIND(shared_descriptor_table),
     KIND(shared_memory_space)};
