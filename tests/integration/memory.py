@@ -4,6 +4,7 @@
 the limit for deleted files, what other readers make of the images. Lines as in tests/live/run.py."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -137,6 +138,30 @@ def damaged_images(directory):
             program.clean()
 
 
+def deleted_executable(directory):
+    shutil.copy(os.path.join(live.BUILD, 'live', 'umask'), directory)
+    usual, live.LIVE = live.LIVE, directory
+    try:
+        program = live.Program('umask', 'host', directory)
+    finally:
+        live.LIVE = usual
+    try:
+        os.unlink(os.path.join(directory, 'umask'))
+        images = images_of(program)
+        before = program.look()
+        live.Cli().dump(program, images, {'cli dump': ['--ghost-limit', '8M']})
+        live.until(program.gone, 'tasks are left after dump')
+        program.pid = live.Cli().restore(program, images, {})
+        program.pids.append(program.pid)
+        exe = os.readlink(f'/proc/{program.pid}/exe')
+        check(exe == os.path.join(directory, 'umask') + ' (deleted)', f'the executable is {exe}')
+        differs = tasks.difference(before, program.look())
+        check(not differs, differs)
+        program.finish()
+    finally:
+        program.clean()
+
+
 def semaphore_adjustments_are_refused(directory):
     program = live.Program('refused', 'ns', directory, ['semaphore_undo'])
     try:
@@ -149,7 +174,7 @@ def semaphore_adjustments_are_refused(directory):
 
 
 CASES = [what_is_not_there_costs_nothing, reserved_and_zero_pages_cost_nothing, huge_pages_are_looked_for_first, limit_for_deleted_files,
-         semaphore_adjustments_are_refused, other_readers, damaged_images]
+         deleted_executable, semaphore_adjustments_are_refused, other_readers, damaged_images]
 
 
 if __name__ == '__main__':
