@@ -134,6 +134,7 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
   pb::memory_extra extra;
   extra.set_pid(static_cast<uint32_t>(p.npid));
   for (const auto& vma : vmas) memory::add_extras(vma, extra);
+  TRY(memory::check_protection_keys(*p.runner, vmas));
   if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
     extra.set_lock_future(future);
   const auto start = now();
@@ -319,6 +320,7 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
   if (options.client) TRY(check_client_namespaces(owned.flags));
   for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
   check_sharing(tree.processes(), obstacles);
+  TRY(check_semaphores(tree.processes(), owned.flags, obstacles));
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   return owned;
 }

@@ -127,6 +127,20 @@ void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& 
   }
 }
 
+// Nobody can read them. We have none ourselves: a task that is told from us has a list, which may be empty, as that of
+// every process with threads is at first.
+Result<void> check_semaphores(const std::vector<tasks::Process>& tree, unsigned long owned,
+                              std::vector<Error>& obstacles) {
+  if (!(owned & CLONE_NEWIPC) || tree.empty()) return {};
+  const auto root = kernel::pidfd_open(tree.front().pid);
+  if (!root || !TRY(namespaces::has_semaphores(root->get()))) return {};
+  for (const auto& p : tree)
+    if (!p.zombie && kernel::kcmp(::getpid(), p.pid, kernel::Kcmp::kSysvsem) > 0)
+      obstacles.push_back(unsupported(
+          p, "may have semaphore adjustments (SEM_UNDO), which nobody can read, and the container has semaphore sets"));
+  return {};
+}
+
 namespace {
 
 // A session gets its terminal back by a file that somebody has open of it; one that nobody has open would be lost.
@@ -206,6 +220,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
     if (kernel::pidfd_wait_exit(pidfd->get(), 0))
       obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
+  TRY(check_semaphores(processes, owned.flags, obstacles));
   outside.look(proc, env.pids, obstacles);
   return obstacles;
 }

@@ -18,4 +18,8 @@ void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& 
 void check_process(const procfs::Procfs& proc, const tasks::Process& process, const std::vector<tasks::Process>& tree,
                    const Options& options, std::vector<Error>& obstacles);
 
+// Semaphores of the container's ipc namespace whose adjustments (semop(2) SEM_UNDO) would be lost.
+Result<void> check_semaphores(const std::vector<tasks::Process>& tree, unsigned long owned,
+                              std::vector<Error>& obstacles);
+
 }  // namespace stasis

@@ -13,6 +13,7 @@
 #include "engine/memory/runs.h"
 #include "engine/memory/vma.h"
 #include "engine/procfs/procfs.h"
+#include "engine/remote/runner.h"
 
 namespace stasis::memory {
 
@@ -50,6 +51,9 @@ Result<AddressSpace> find_contents(const procfs::Procfs& proc, pid_t pid, std::v
 Result<Runs> find_inherited(const procfs::Procfs& proc, const AddressSpace& child, const AddressSpace& parent);
 // Flags of the mlockall(2) that acts on what the task maps: it does on the runner's arena. 0: none.
 Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t arena, const std::vector<Vma>& vmas);
+
+// Refuses keys that pkey_alloc(2) has given out, though no mapping may have one.
+Result<void> check_protection_keys(remote::Runner& runner, const std::vector<Vma>& vmas);
 
 struct PageStats {
   uint64_t scanned = 0, written = 0;

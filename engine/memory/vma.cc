@@ -70,7 +70,9 @@ bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 std::optional<std::string> refuse(const MapContext& context, const procfs::Map& map) {
   for (const auto& r : kRefused)
     if (map.flag(r.flag)) return r.what;
-  if (map.protection_key != 0) return "memory with a protection key";
+  // What can only be executed has one that the kernel gives by itself, and will again.
+  if (map.protection_key.value_or(0) != 0 && (map.read || map.write || !map.exec))
+    return "memory with a protection key";
   if (is_shared_anonymous(context, map) || is_anonymous_huge(map)) return std::nullopt;
   if (is_sysv(context, map)) {
     if (context.own_ipc) return std::nullopt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ipc_namespaces(7): the limits of System V IPC and POSIX message queues -> ipcns-var-ID.img.
-// Semaphores and message queues are refused for now; shared memory: sysv_shm.cc.
+// The objects themselves: sysv_shm.cc, sysv_queues.cc.
 #include "engine/base/io.h"
 #include "engine/namespaces/namespaces.h"
 #include "proto/namespaces.pb.h"
@@ -51,25 +51,8 @@ Result<void> set_text(const std::string& file, const std::string& value, bool op
 
 }  // namespace
 
-void find_ipc_obstacles(std::vector<Error>& obstacles) {
-  for (auto [file, what] : {std::pair{"sem", "a System V semaphore set"}, {"msg", "a System V message queue"}}) {
-    const auto text = read_file_at(AT_FDCWD, cat("/proc/sysvipc/", file));
-    if (!text) continue;  // a kernel without System V IPC
-    const auto rows = lines(*text);
-    for (size_t i = 1; i < rows.size(); ++i) {
-      const auto f = fields(rows[i]);
-      const std::string id(f.size() > 1 ? f[1] : "?");
-      obstacles.push_back(
-          Error(Code::kUnsupported, cat("the container has ", what, ", id ", id)).about(cat(file, " ", id)));
-    }
-  }
-}
-
 Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared,
                       const procfs::UserMaps* users) {
-  std::vector<Error> obstacles;
-  find_ipc_obstacles(obstacles);
-  if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   Var var;
   for (const auto& n : kNumbers) {
     auto value = read_number<uint32_t>(n.file);
@@ -85,23 +68,27 @@ Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects&
   var.set_shm_ctlmax(TRY(read_number<uint64_t>("kernel/shmmax")));
   var.set_shm_ctlall(TRY(read_number<uint64_t>("kernel/shmall")));
   TRY(dump_shm(id, images, shared, users));
+  TRY(dump_queues(id, images, users));
   return images.put(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img"), var);
 }
 
 Result<void> restore_ipc(uint32_t id, const image::Reader& images) {
-  for (const char* kind : {"msg", "sem"})
-    if (const std::string name = cat("ipcns-", kind, "-", id, ".img"); images.exists(name))
-      if (auto fd = images.open_raw(name); fd && TRY(read_all(fd->get())).size() > 8)
-        return fail(Error(Code::kUnsupported, cat(name, ": System V IPC objects cannot be restored yet")).about(name));
   const auto var = TRY(images.read<Var>(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img")));
   std::string sem;
   for (uint32_t v : var.sem_ctls()) sem += cat(sem.empty() ? "" : " ", v);
   TRY(set_text("kernel/sem", sem, false));
-  TRY(set_text("kernel/shmmax", cat(var.shm_ctlmax()), false));
-  TRY(set_text("kernel/shmall", cat(var.shm_ctlall()), false));
   for (const auto& n : kNumbers)
     if ((var.*n.get)() != 0 || !n.optional) TRY(set_text(n.file, cat((var.*n.get)()), n.optional));
   return {};
+}
+
+Result<void> restore_ipc_objects(uint32_t id, const image::Reader& images) {
+  const auto var = TRY(images.read<Var>(image::Kind::kIpcVar, cat("ipcns-var-", id, ".img")));
+  TRY(restore_shm(id, images));
+  TRY(restore_queues(id, images));
+  // Limits that a new namespace has at their highest, and what is there already need not keep.
+  TRY(set_text("kernel/shmmax", cat(var.shm_ctlmax()), false));
+  return set_text("kernel/shmall", cat(var.shm_ctlall()), false);
 }
 
 }  // namespace stasis::namespaces

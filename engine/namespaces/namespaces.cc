@@ -8,6 +8,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/sysv.h"
 #include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
 
@@ -137,13 +138,6 @@ Inside::~Inside() {
 
 void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Owned& owned, const Options& options,
                     std::vector<Error>& obstacles) {
-  if (owned.flags & CLONE_NEWIPC) {
-    auto inside = Inside::enter(pidfd, CLONE_NEWIPC);
-    if (inside)
-      find_ipc_obstacles(obstacles);
-    else
-      obstacles.push_back(std::move(inside).error());
-  }
   if ((owned.flags & CLONE_NEWNET) && owned.external_net.empty() && !(options.empty_ns & CLONE_NEWNET)) {
     auto inside = Inside::enter(pidfd, CLONE_NEWNET);
     if (inside)
@@ -151,6 +145,11 @@ void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Own
     else
       obstacles.push_back(std::move(inside).error());
   }
+}
+
+Result<bool> has_semaphores(int pidfd) {
+  const auto inside = TRY(Inside::enter(pidfd, CLONE_NEWIPC));
+  return !TRY(list_sysv("sem")).empty();
 }
 
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const Ids& ids, image::Writer& images,
@@ -177,7 +176,7 @@ Result<void> restore(const image::Reader& images, unsigned long flags, const Ids
 }
 
 Result<void> restore_objects(const image::Reader& images, unsigned long flags, const Ids& ids) {
-  return flags & CLONE_NEWIPC ? restore_shm(ids.ipc_ns_id(), images) : Result<void>();
+  return flags & CLONE_NEWIPC ? restore_ipc_objects(ids.ipc_ns_id(), images) : Result<void>();
 }
 
 }  // namespace stasis::namespaces

@@ -66,7 +66,9 @@ class Inside {
   Fd root_, cwd_;
 };
 
-// Obstacles inside the container's ipc and net namespaces.
+// Are there semaphore sets in the process's ipc namespace?
+Result<bool> has_semaphores(int pidfd);
+// Obstacles inside the container's net namespace.
 void find_obstacles(const procfs::Procfs& proc, pid_t root, int pidfd, const Owned& owned, const Options& options,
                     std::vector<Error>& obstacles);
 Result<void> dump(int pidfd, const Owned& owned, const Options& options, const pb::task_kobj_ids_entry& ids,
@@ -80,8 +82,8 @@ Result<void> restore_objects(const image::Reader& images, unsigned long flags, c
 Result<void> dump_uts(uint32_t id, image::Writer& images);
 Result<void> restore_uts(uint32_t id, const image::Reader& images);
 // ipc.cc
-void find_ipc_obstacles(std::vector<Error>& obstacles);
 Result<void> dump_ipc(uint32_t id, image::Writer& images, memory::SharedObjects& shared, const procfs::UserMaps* users);
+Result<void> restore_ipc_objects(uint32_t id, const image::Reader& images);
 Result<void> restore_ipc(uint32_t id, const image::Reader& images);
 // sysv_shm.cc
 struct Segment {
@@ -93,5 +95,8 @@ Result<void> dump_shm(uint32_t id, image::Writer& images, memory::SharedObjects&
 // Every segment of the images, checked, by its id.
 Result<std::map<uint64_t, Segment>> load_segments(uint32_t id, const image::Reader& images);
 Result<void> restore_shm(uint32_t id, const image::Reader& images);
+// sysv_queues.cc: semaphore sets and message queues
+Result<void> dump_queues(uint32_t id, image::Writer& images, const procfs::UserMaps* users);
+Result<void> restore_queues(uint32_t id, const image::Reader& images);
 
 }  // namespace stasis::namespaces

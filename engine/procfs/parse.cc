@@ -166,7 +166,7 @@ Result<std::vector<Map>> parse_smaps(std::string_view text) {
       else if (key == "KernelPageSize")
         ok = set_kb(maps.back().page_kb, value);
       else if (key == "ProtectionKey")
-        ok = set(maps.back().protection_key, trim(value));
+        ok = set(maps.back().protection_key.emplace(), trim(value));
       if (!ok) return bad("smaps", line);
       continue;
     }

@@ -60,10 +60,10 @@ struct Map {
   uint64_t offset = 0;
   uint32_t dev_major = 0, dev_minor = 0;
   uint64_t inode = 0;
-  std::string name;                   // path, "[heap]", ...; as shown, " (deleted)" included
-  std::vector<std::string> vm_flags;  // smaps "VmFlags:"; empty from maps
-  uint64_t page_kb = 0;               // smaps "KernelPageSize:"
-  uint32_t protection_key = 0;        // smaps "ProtectionKey:", pkeys(7)
+  std::string name;                        // path, "[heap]", ...; as shown, " (deleted)" included
+  std::vector<std::string> vm_flags;       // smaps "VmFlags:"; empty from maps
+  uint64_t page_kb = 0;                    // smaps "KernelPageSize:"
+  std::optional<uint32_t> protection_key;  // smaps "ProtectionKey:", pkeys(7); a processor may have none
 
   uint64_t size() const { return end - start; }
   bool flag(std::string_view two_letters) const;

@@ -4,6 +4,7 @@
 the limit for deleted files, what other readers make of the images. Lines as in tests/live/run.py."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -95,7 +96,7 @@ def limit_for_deleted_files(directory):
 
 def other_readers(directory):
     for name, files in (('memfd', ['memfd.img']), ('deleted_mapping', ['remap-fpath.img', 'ghost-file-1.img']),
-                        ('sysv_shm', ['ipcns-shm-13.img'])):
+                        ('sysv_shm', ['ipcns-shm-13.img']), ('sysv_queues', ['ipcns-sem-13.img', 'ipcns-msg-13.img'])):
         inside = os.path.join(directory, name)
         os.mkdir(inside)
         program = live.Program(name, 'ns', inside)
@@ -114,7 +115,7 @@ def other_readers(directory):
 def damaged_images(directory):
     """Every record of the files that are new here, cut short: an error, and nothing is left."""
     for name, files in (('memfd', ['memfd.img']), ('deleted_mapping', ['ghost-file-1.img', 'remap-fpath.img']),
-                        ('sysv_shm', ['ipcns-shm-13.img'])):
+                        ('sysv_shm', ['ipcns-shm-13.img']), ('sysv_queues', ['ipcns-sem-13.img', 'ipcns-msg-13.img'])):
         inside = os.path.join(directory, name)
         os.mkdir(inside)
         program = live.Program(name, 'ns', inside)
@@ -137,8 +138,43 @@ def damaged_images(directory):
             program.clean()
 
 
+def deleted_executable(directory):
+    shutil.copy(os.path.join(live.BUILD, 'live', 'umask'), directory)
+    usual, live.LIVE = live.LIVE, directory
+    try:
+        program = live.Program('umask', 'host', directory)
+    finally:
+        live.LIVE = usual
+    try:
+        os.unlink(os.path.join(directory, 'umask'))
+        images = images_of(program)
+        before = program.look()
+        live.Cli().dump(program, images, {'cli dump': ['--ghost-limit', '8M']})
+        live.until(program.gone, 'tasks are left after dump')
+        program.pid = live.Cli().restore(program, images, {})
+        program.pids.append(program.pid)
+        exe = os.readlink(f'/proc/{program.pid}/exe')
+        check(exe == os.path.join(directory, 'umask') + ' (deleted)', f'the executable is {exe}')
+        differs = tasks.difference(before, program.look())
+        check(not differs, differs)
+        program.finish()
+    finally:
+        program.clean()
+
+
+def semaphore_adjustments_are_refused(directory):
+    program = live.Program('refused', 'ns', directory, ['semaphore_undo'])
+    try:
+        images = images_of(program)
+        done, why = live.Cli.run(['dump', '-t', str(program.pid), '--empty-ns', 'net'], images, 'dump.log')
+        check(done.returncode == 1 and 'SEM_UNDO' in why, f'status {done.returncode}: {why}')
+        check(program.alive(), 'the program is gone after a refusal')
+    finally:
+        program.clean()
+
+
 CASES = [what_is_not_there_costs_nothing, reserved_and_zero_pages_cost_nothing, huge_pages_are_looked_for_first, limit_for_deleted_files,
-         other_readers, damaged_images]
+         deleted_executable, semaphore_adjustments_are_refused, other_readers, damaged_images]
 
 
 if __name__ == '__main__':

@@ -350,7 +350,15 @@ def what_is_about_the_engines_process(directory):
 # --- clients that are not root
 
 def user_dumps_and_restores(directory):
-    with Service(directory) as service, Subject(directory, user=True) as subject:
+    user_dumps_and_restores_program(directory, 'umask')
+
+
+def user_dumps_and_restores_shared_memory(directory):
+    user_dumps_and_restores_program(directory, 'shm_anon')
+
+
+def user_dumps_and_restores_program(directory, name):
+    with Service(directory) as service, Subject(directory, user=True, name=name) as subject:
         before = subject.program.look()
         answer = as_user(service, subject.images, 'DUMP', f'pid: {subject.program.pid} notify_scripts: true')
         check(answer['ok'] and 'post-dump' in answer['notifications'], f'{answer}')
@@ -505,7 +513,8 @@ def connections_of_a_user_are_limited(directory):
 
 
 CASES = [questions_of_many, dump_and_restore, two_clients_of_one_tree, a_dead_worker_hurts_nobody, the_end_waits_for_requests, daemon_with_pidfile,
-         stale_socket_and_other_files, socket_activation, what_is_about_the_engines_process, user_dumps_and_restores, user_may_not_dump_others,
+         stale_socket_and_other_files, socket_activation, what_is_about_the_engines_process, user_dumps_and_restores,
+         user_dumps_and_restores_shared_memory, user_may_not_dump_others,
          user_writes_only_where_he_may, user_may_not_ask_for, user_may_not_restore_other_credentials, confined_clients, connections_of_a_user_are_limited]
 
 

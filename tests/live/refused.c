@@ -206,6 +206,21 @@ static void h_memory_shared_outside(void) {  // with a child that is not of the 
   live_reap_ok(middle);
   CHECK(getpgid(0) == group);
 }
+static void h_semaphore_undo(void) {  // in an ipc namespace of its own
+  struct sembuf up = {0, 1, SEM_UNDO};
+  int set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
+  CHECK(set >= 0 && semop(set, &up, 1) == 0);
+}
+static void h_protection_key(void) {
+  int key = syscall(SYS_pkey_alloc, 0, 0);
+  if (key < 0) _exit(77);
+}
+static void h_protected_by_key(void) {
+  int key = syscall(SYS_pkey_alloc, 0, 0);
+  if (key < 0) _exit(77);
+  char *at = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(at != MAP_FAILED && syscall(SYS_pkey_mprotect, at, 4096, PROT_READ, key) == 0);
+}
 static void h_userfaultfd(void) {
   struct uffdio_api api = {.api = UFFD_API};
   int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -290,6 +305,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
+    KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(deleted_file_with_link), KIND(deleted_directory),
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),

@@ -35,6 +35,8 @@ REFUSALS = [
     ('sysv_shm', MEMORY, ['SYSV']),
     ('deleted_large_mapping', FILE, ['mapped', 'deleted', '--ghost-limit']),
     ('memory_shared_outside', MEMORY, ['shares memory with', 'outside', '/dev/zero']),
+    ('protection_key', MEMORY, ['protection key']),
+    ('protected_by_key', MEMORY, ['protection key']),
     ('userfaultfd', MEMORY, ['userfaultfd']),
     ('aio', MEMORY, ['AIO context']),
     ('sealed_mapping', MEMORY, ['mseal']),
