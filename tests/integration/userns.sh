@@ -147,6 +147,39 @@ case_into_is_refused() {
   nothing_left
 }
 
+# The network namespace belongs to the host's root, as one made by a network plugin does.
+case_network_of_the_host() {
+  local net=$CASE/net pid
+  user_bundle
+  touch "$net"
+  unshare "--net=$net" true || { echo "skip: no network namespaces"; exit 0; }
+  /usr/bin/python3 - "$BUNDLE/config.json" "$net" <<'END'
+import json, sys
+with open(sys.argv[1]) as file:
+    config = json.load(file)
+for namespace in config['linux']['namespaces']:
+    if namespace['type'] == 'network':
+        namespace['path'] = sys.argv[2]
+# Only the owner of the network may mount a sysfs.
+config['mounts'] = [m for m in config['mounts'] if not m['destination'].startswith('/sys')]
+with open(sys.argv[1], 'w') as file:
+    json.dump(config, file, indent=1)
+END
+  start
+  for _ in 1 2; do
+    rm -rf "$CASE/images" "$CASE/work"
+    checkpoint
+    until_true "the tasks to go" _no_tasks
+    restore
+    counts_on
+    pid=$(pid_of)
+    ids_are_kept "$pid"
+    [[ /proc/$pid/ns/net -ef $net ]] || fail "it is in another network namespace"
+  done
+  must runc delete -f "$ID"
+  umount "$net"
+}
+
 # A user's own container, in the host's network, so with the host's /sys and all that is mounted in it; root takes it.
 case_rootless_runc() {
   local pid before kind user=4242
