@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "engine/base/io.h"
 #include "mounts/content.h"
@@ -28,8 +29,8 @@ constexpr unsigned kDirPath = O_PATH | O_DIRECTORY | O_NOFOLLOW;
 
 std::string about(const std::string& mountpoint) { return cat("mount ", mountpoint); }
 
-Result<Fd> clone_mount(int dirfd, const char* path) {
-  Fd fd(open_tree(dirfd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH)));
+Result<Fd> clone_mount(int dirfd, const char* path, unsigned flags = 0) {
+  Fd fd(open_tree(dirfd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH) | flags));
   if (!fd) return fail_sys("open_tree", path);
   return fd;
 }
@@ -85,7 +86,8 @@ void allow_descriptors(size_t count) {
 
 class Builder {
  public:
-  Builder(const RestorePlan& plan, const ApplyEnv& env) : plan_(plan), env_(env), mounted_(plan.mounts.size()) {}
+  Builder(const RestorePlan& plan, const ApplyEnv& env)
+      : plan_(plan), env_(env), mounted_(plan.mounts.size()), whole_(plan.mounts.size()) {}
 
   Result<Applied> run() {
     allow_descriptors(2 * plan_.mounts.size());
@@ -94,6 +96,7 @@ class Builder {
     for (size_t i = 0; i < plan_.staged.size(); ++i) TRY(stage(static_cast<int>(i)));
     for (int i : by_rank()) TRY(prepare(i));
     for (size_t i = 0; i < plan_.mounts.size(); ++i) TRY(build(static_cast<int>(i)));
+    TRY(check_what_came());
     for (size_t i = 0; i < plan_.mounts.size(); ++i) TRY(seal(static_cast<int>(i)));
     for (const auto& fs : plan_.staged) TRY(seal_super(fs));
     TRY_CTX(enter(), "entering the new root");
@@ -110,6 +113,8 @@ class Builder {
   Result<void> stage(int i);
   Result<void> fill(const StagedFs& fs, const std::string& name);
   Result<Fd> source(int i);
+  Result<bool> take_what_came(int i, Fd& place);
+  Result<void> check_what_came() const;
   std::vector<int> by_rank() const;
   std::unexpected<Error> named(int i, Error error) const;
   Result<void> prepare(int i);
@@ -129,6 +134,7 @@ class Builder {
   Fd scratch_, base_;        // tmpfs for staging; the new root directory without submounts
   std::vector<Fd> staged_;   // roots of plan_.staged
   std::vector<Fd> mounted_;  // of plan_.mounts: an external's source, then the bind, then the mount
+  std::vector<bool> whole_;  // of plan_.mounts: came with all that is mounted in it
   Applied applied_;
 };
 
@@ -219,7 +225,13 @@ Result<void> Builder::open_pty(const StagedFs& fs, uint32_t index) {
 Result<Fd> Builder::source(int i) {
   const PlannedMount& m = plan_.mounts[i];
   if (m.outer_sharing) return std::move(mounted_[i]);
-  if (m.from == From::kExternal) return clone_mount(mounted_[i].get(), "");
+  if (m.from == From::kExternal) {
+    auto alone = clone_mount(mounted_[i].get(), "");
+    // The host's mounts inside it hide what a user namespace must not see (MNT_LOCKED, mount_namespaces(7)).
+    if (alone || alone.error().sys_errno() != EINVAL || env_.sources.empty()) return alone;
+    whole_[i] = true;
+    return clone_mount(mounted_[i].get(), "", AT_RECURSIVE);
+  }
   int top = base_.get();
   if (m.from == From::kStaged) {
     const StagedFs& fs = plan_.staged[m.staged];
@@ -286,11 +298,50 @@ Result<void> Builder::build(int i) {
   auto put = [&]() -> Result<void> {
     bool dir = TRY(is_directory(mounted_[i].get()));
     Fd place = TRY_CTX(target(i, dir), "mountpoint");
+    if (TRY(take_what_came(i, place))) return {};
     if (TRY(is_directory(place.get())) != dir)
       return fail(Code::kMountTarget, dir ? "its mountpoint is not a directory" : "its mountpoint is a directory");
     return attach(mounted_[i].get(), place.get(), "");
   };
   if (auto ok = put(); !ok) return named(i, std::move(ok).error());
+  return {};
+}
+
+// A mount of the container that came with the one it is in.
+Result<bool> Builder::take_what_came(int i, Fd& place) {
+  const PlannedMount& m = plan_.mounts[i];
+  if (m.parent < 0 || !whole_[m.parent] || m.from != From::kExternal) return false;
+  struct statx there, wanted;
+  if (statx(place.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &there) != 0 ||
+      statx(mounted_[i].get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &wanted) != 0)
+    return fail_sys("statx", m.mountpoint);
+  const bool same = there.stx_dev_major == wanted.stx_dev_major && there.stx_dev_minor == wanted.stx_dev_minor &&
+                    there.stx_ino == wanted.stx_ino;
+  if (!same || !(there.stx_attributes & STATX_ATTR_MOUNT_ROOT)) return false;
+  mounted_[i] = std::move(place);
+  whole_[i] = true;
+  TRY(set_propagation(mounted_[i].get(), MS_PRIVATE));
+  return true;
+}
+
+// Nothing came along that the container did not have.
+Result<void> Builder::check_what_came() const {
+  if (std::ranges::find(whole_, true) == whole_.end()) return {};
+  std::set<int> ours;
+  for (const Fd& fd : mounted_) {
+    struct statx sx;
+    if (statx(fd.get(), "", AT_EMPTY_PATH, STATX_MNT_ID, &sx) != 0) return fail_sys("statx");
+    ours.insert(static_cast<int>(sx.stx_mnt_id));
+  }
+  const Fd proc = TRY(open_at(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY));
+  const Table now = TRY(Table::read(proc.get(), "self"));
+  for (const Mount& m : now.mounts) {
+    if (ours.contains(m.mnt_id) || m.parent < 0 || !ours.contains(now.mounts[m.parent].mnt_id)) continue;
+    return fail(Error(Code::kMountTarget, cat("a mount of the host, ", m.root, " (", m.fstype,
+                                              "), is inside the source of an external mount, and a user namespace "
+                                              "cannot have the one without the other"))
+                    .about(about(m.mountpoint)));
+  }
   return {};
 }
 

@@ -68,7 +68,11 @@ bool Classifier::rebuildable(const Mount& mount) const {
 }
 
 bool Classifier::beyond_user(const FsType& type) const {
-  return (own_ & CLONE_NEWUSER) && !mountable_by_user(type.name);
+  if (!(own_ & CLONE_NEWUSER)) return false;
+  if (!mountable_by_user(type.name)) return true;
+  // What shows a namespace may be mounted by whoever owns that.
+  const uint32_t shown = type.cls == FsClass::kCgroup ? uint32_t{CLONE_NEWCGROUP} : shown_namespace(type.name);
+  return (own_ & shown) != shown;
 }
 
 bool Classifier::is_host_instance(const Mount& mount, const FsType& type) const {

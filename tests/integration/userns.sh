@@ -147,6 +147,77 @@ case_into_is_refused() {
   nothing_left
 }
 
+# The network namespace belongs to the host's root, as one made by a network plugin does.
+case_network_of_the_host() {
+  local net=$CASE/net pid
+  user_bundle
+  touch "$net"
+  unshare "--net=$net" true || { echo "skip: no network namespaces"; exit 0; }
+  /usr/bin/python3 - "$BUNDLE/config.json" "$net" <<'END'
+import json, sys
+with open(sys.argv[1]) as file:
+    config = json.load(file)
+for namespace in config['linux']['namespaces']:
+    if namespace['type'] == 'network':
+        namespace['path'] = sys.argv[2]
+# Only the owner of the network may mount a sysfs.
+config['mounts'] = [m for m in config['mounts'] if not m['destination'].startswith('/sys')]
+with open(sys.argv[1], 'w') as file:
+    json.dump(config, file, indent=1)
+END
+  start
+  for _ in 1 2; do
+    rm -rf "$CASE/images" "$CASE/work"
+    checkpoint
+    until_true "the tasks to go" _no_tasks
+    restore
+    counts_on
+    pid=$(pid_of)
+    ids_are_kept "$pid"
+    [[ /proc/$pid/ns/net -ef $net ]] || fail "it is in another network namespace"
+  done
+  must runc delete -f "$ID"
+  umount "$net"
+}
+
+# A user's own container, in the host's network, so with the host's /sys and all that is mounted in it; root takes it.
+case_rootless_runc() {
+  local pid before kind user=4242
+  make_bundle
+  rm "$BUNDLE/config.json"
+  (cd "$BUNDLE" && runc spec --rootless)
+  /usr/bin/python3 "$SUPPORT/make_bundle.py" "$BUNDLE" --bind "$FILES:/files" -- sh -c "$COUNTER" "$ID"
+  sed -i "s/\"hostID\": [0-9]*/\"hostID\": $user/" "$BUNDLE/config.json"
+  mkdir "$CASE/run"
+  chown -R "$user:$user" "$BUNDLE" "$FILES" "$CASE/run"
+  (cd "$BUNDLE" && XDG_RUNTIME_DIR=$CASE/run exec setpriv --reuid "$user" --regid "$user" --clear-groups \
+    runc --root "$CASE/run" --log "$CASE/run/err" run -d "$ID") </dev/null >/dev/null 2>&1 || fail "runc run: $(tail -n 1 "$CASE/run/err")"
+  until_true "the container to count" test -s "$FILES/n"
+  pid=$(runc --root "$CASE/run" state "$ID" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+  cut -d' ' -f5,6 "/proc/$pid/mountinfo" | sort >"$CASE/mounts"
+  for kind in 1 2; do
+    rm -rf "$CASE/images"
+    mkdir "$CASE/images"
+    must criu dump -t "$pid" -D "$CASE/images" -v4 -o dump.log --external 'mnt[]' --shell-job
+    until_true "the tasks to go" _no_tasks
+    before=$(count)
+    [[ $kind == 2 ]] || mount --bind "$BUNDLE/rootfs" "$BUNDLE/rootfs"
+    # What the host has there by now must not come along.
+    must_fail MOUNT-TARGET unshare -m sh -c 'mount -t tmpfs none /sys/kernel && exec "$@"' sh criu restore -d -D "$CASE/images" \
+      -v4 -o refused.log --external 'mnt[]' --shell-job --root "$BUNDLE/rootfs"
+    _no_tasks || fail "tasks are left: $(tasks_left)"
+    must criu restore -d -D "$CASE/images" -v4 -o restore.log --external 'mnt[]' --shell-job --root "$BUNDLE/rootfs" --pidfile "$CASE/pid"
+    pid=$(<"$CASE/pid")
+    rm "$CASE/pid"
+    echo "$pid" >>"$CASE/pids"
+    counts_on "$before"
+    [[ $(tr -s ' ' <"/proc/$pid/uid_map") == " 0 $user 1" && $(<"/proc/$pid/setgroups") == deny ]] || fail "it has other ids"
+    cut -d' ' -f5,6 "/proc/$pid/mountinfo" | sort | diff "$CASE/mounts" - || fail "other mounts"
+  done
+  # It is its user's still.
+  setpriv --reuid "$user" --regid "$user" --clear-groups nsenter -t "$pid" -U -m -i --preserve-credentials /bin/true || fail "its user may not enter it"
+}
+
 podman() {
   command podman --root "$CASE/storage" --runroot "$CASE/run" --tmpdir "$CASE/tmp" --runtime runc --cgroup-manager cgroupfs \
     --events-backend file "$@"

@@ -230,6 +230,11 @@ TEST(Dump, UserNamespace) {
                  kAllNamespaces, &users);
   ASSERT_EQ(errors.size(), 1u);
   EXPECT_NE(errors[0].message().find("cannot be mounted in a user namespace"), std::string::npos);
+  const auto sysfs = table(std::string(kRoot) + "2 1 0:99 / /sys rw - sysfs none rw\n");
+  EXPECT_TRUE(check(sysfs, {}, table(samples::kHost), kAllNamespaces, &users).empty());
+  constexpr uint32_t kHostNet = kAllNamespaces & ~static_cast<uint32_t>(CLONE_NEWNET);
+  EXPECT_EQ(check(sysfs, {}, table(samples::kHost), kHostNet, &users).size(), 1u);
+  EXPECT_TRUE(check(sysfs, {}, table(samples::kHost), kHostNet).empty());
 }
 
 }  // namespace
