@@ -14,6 +14,7 @@
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/tasks/switches.h"
 #include "mounts/dump.h"
 
 namespace stasis {
@@ -39,7 +40,10 @@ void check_sharing(const procfs::Procfs& proc, const tasks::Process& p, const st
     }
   for (const auto& other : tree) {
     if (other.pid >= p.pid || other.zombie) continue;
-    if (same(p.pid, other.pid, kernel::Kcmp::kVm))
+    // A vfork(2) ends by itself; the freeze waits for it.
+    const bool vfork =
+        (other.pid == p.parent && other.stat.state == 'D') || (p.pid == other.parent && p.stat.state == 'D');
+    if (!vfork && same(p.pid, other.pid, kernel::Kcmp::kVm))
       obstacles.push_back(unsupported(p, cat("shares its memory with pid ", other.pid)));
     if (same(p.pid, other.pid, kernel::Kcmp::kFiles))
       obstacles.push_back(unsupported(p, cat("shares its file table with pid ", other.pid)));
@@ -113,6 +117,7 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
     return;
   }
   check_sharing(proc, p, tree, obstacles);
+  tasks::find_switch_obstacles(proc, p, obstacles);
   check_label(proc, p, obstacles);
 }
 

@@ -28,7 +28,7 @@ NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic',   # the root they get there has no libraries
                      'parent_death'}                      # ns_launch ends at once
 LONG = {'many_threads'}   # once is enough
-SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
+SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch', 'vfork'}
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -429,6 +429,22 @@ def run_external_tty(directory):
             os.close(fd)
 
 
+def run_vfork(directory, door):
+    """Its children come and go: there is nothing to compare but what the program says."""
+    program = Program('vfork', 'host', directory)
+    try:
+        for round_ in range(3):
+            images = os.path.join(directory, f'images{round_}')
+            os.mkdir(images)
+            program.pids = tasks.tree(program.pid)
+            door.dump(program, images, {})
+            until(program.gone, 'tasks are left after dump')
+            program.pid = door.restore(program, images, {})
+        program.finish()
+    finally:
+        program.clean()
+
+
 def programs():
     found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
     return [name for name in found if name not in SPECIAL]
@@ -458,6 +474,8 @@ def all_tests(native, peer):
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
     yield 'live external_tty/cli', run_external_tty
+    for door in (Cli(), Rpc()):
+        yield f'live vfork/{door.name}', lambda d, o=door: run_vfork(d, o)
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 
