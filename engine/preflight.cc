@@ -15,6 +15,7 @@
 #include "engine/memory/outside.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/tasks/switches.h"
 #include "mounts/dump.h"
 
 namespace stasis {
@@ -102,7 +103,13 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
     return;
   }
   check_threads(proc, p, obstacles);
+  tasks::find_switch_obstacles(proc, p, obstacles);
   check_label(proc, p, obstacles);
+}
+
+// A vfork(2) ends by itself; the freeze waits for it.
+bool is_vfork(const tasks::Process& a, const tasks::Process& b) {
+  return (a.pid == b.parent && a.stat.state == 'D') || (b.pid == a.parent && b.stat.state == 'D');
 }
 
 // kcmp(2) puts objects in an order, so that equal ones are found without comparing all with all.
@@ -118,7 +125,8 @@ void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& 
       while (first < last && !gone) {
         const size_t middle = (first + last) / 2;
         const int order = kernel::kcmp(sorted[middle]->pid, p.pid, what);
-        if (order == 0) obstacles.push_back(unsupported(p, cat("shares ", name, " with pid ", sorted[middle]->pid)));
+        if (order == 0 && !(what == kernel::Kcmp::kVm && is_vfork(*sorted[middle], p)))
+          obstacles.push_back(unsupported(p, cat("shares ", name, " with pid ", sorted[middle]->pid)));
         gone = order <= 0 || order > 2;  // the same, or one of them has ended
         order == 1 ? first = middle + 1 : last = middle;
       }

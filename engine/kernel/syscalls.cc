@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -156,6 +157,24 @@ Result<void> vm_read(pid_t pid, uint64_t from, void* to, size_t size) {
 
 Result<void> vm_write(pid_t pid, uint64_t to, const void* from, size_t size) {
   return vm_move(pid, to, const_cast<void*>(from), size, ::process_vm_writev, "process_vm_writev");
+}
+
+Result<SchedAttr> get_sched_attr(pid_t tid) {
+  SchedAttr attr{};
+  if (::syscall(__NR_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
+    return fail_sys("sched_getattr", cat("pid ", tid));
+  return attr;
+}
+
+Result<void> set_sched_attr(pid_t tid, SchedAttr attr) {
+  attr.size = sizeof(attr);
+  if (::syscall(__NR_sched_setattr, tid, &attr, 0) < 0) return fail_sys("sched_setattr", cat("pid ", tid));
+  return {};
+}
+
+uint64_t core_cookie(pid_t tid) {
+  uint64_t cookie = 0;
+  return ::prctl(62 /* PR_SCHED_CORE */, 0 /* GET */, tid, 0 /* of the thread */, &cookie) == 0 ? cookie : 0;
 }
 
 }  // namespace stasis::kernel

@@ -77,6 +77,19 @@ Result<void> set_affinity(pid_t tid, std::string_view mask);
 // ioprio_get(2), ioprio_set(2) of one thread.
 Result<uint32_t> get_ioprio(pid_t tid);
 Result<void> set_ioprio(pid_t tid, uint32_t value);
+// sched_getattr(2), struct sched_attr of include/uapi/linux/sched/types.h with utilisation clamps (5.3).
+struct SchedAttr {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period;
+  uint32_t util_min, util_max;
+};
+Result<SchedAttr> get_sched_attr(pid_t tid);
+Result<void> set_sched_attr(pid_t tid, SchedAttr attr);
+// prctl(PR_SCHED_CORE): which cookie the thread has; 0: none, or the kernel knows none.
+uint64_t core_cookie(pid_t tid);
 // get_robust_list(2): address and length.
 struct RobustList {
   uint64_t head = 0, length = 0;

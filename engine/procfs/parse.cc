@@ -119,10 +119,10 @@ Result<Stat> parse_stat(std::string_view text) {
   const bool ok = set(s.pid, trim(text.substr(0, open))) && set(s.ppid, f[1]) && set(s.pgrp, f[2]) &&
                   set(s.session, f[3]) && set(s.tty_nr, f[4]) && set(s.tpgid, f[5]) && set(s.nice, f[16]) &&
                   set(s.start_time, f[19]) && set(s.start_code, f[23]) && set(s.end_code, f[24]) &&
-                  set(s.start_stack, f[25]) && set(s.rt_priority, f[37]) && set(s.policy, f[38]) &&
-                  set(s.start_data, f[42]) && set(s.end_data, f[43]) && set(s.start_brk, f[44]) &&
-                  set(s.arg_start, f[45]) && set(s.arg_end, f[46]) && set(s.env_start, f[47]) &&
-                  set(s.env_end, f[48]) && set(s.exit_code, f[49]);
+                  set(s.start_stack, f[25]) && set(s.exit_signal, f[35]) && set(s.rt_priority, f[37]) &&
+                  set(s.policy, f[38]) && set(s.start_data, f[42]) && set(s.end_data, f[43]) &&
+                  set(s.start_brk, f[44]) && set(s.arg_start, f[45]) && set(s.arg_end, f[46]) &&
+                  set(s.env_start, f[47]) && set(s.env_end, f[48]) && set(s.exit_code, f[49]);
   if (!ok) return bad("stat", text);
   return s;
 }

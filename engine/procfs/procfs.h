@@ -31,6 +31,7 @@ struct Stat {
   uint32_t rt_priority = 0, policy = 0;
   uint64_t start_data = 0, end_data = 0, start_brk = 0;
   uint64_t arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
+  int exit_signal = 17;  // to the parent
   int exit_code = 0;
 };
 Result<Stat> parse_stat(std::string_view text);

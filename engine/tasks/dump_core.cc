@@ -15,6 +15,7 @@
 #include "engine/namespaces/user.h"
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/snapshot.h"
+#include "engine/tasks/switches.h"
 #include "engine/tasks/timers.h"
 
 #ifndef PR_GET_TID_ADDRESS
@@ -85,8 +86,9 @@ Result<void> dump_sched(pid_t tid, const procfs::Stat& stat, pb::thread_core_ent
   core.set_sched_nice(static_cast<int32_t>(stat.nice));
   core.set_sched_policy(stat.policy);
   core.set_sched_prio(stat.rt_priority);
-  if (stat.policy == 6 /* SCHED_DEADLINE */)
-    return fail(Error(Code::kUnsupported, cat("pid ", tid, " is scheduled by SCHED_DEADLINE")).about(cat("pid ", tid)));
+  if (stat.policy > SCHED_DEADLINE)
+    return fail(Error(Code::kUnsupported, cat("pid ", tid, " has the scheduling policy ", stat.policy))
+                    .about(cat("pid ", tid)));
   if (auto cpus = kernel::get_affinity(tid)) extra.set_cpu_affinity(std::move(*cpus));
   if (const auto ioprio = kernel::get_ioprio(tid)) extra.set_ioprio(*ioprio);
   return {};
@@ -150,6 +152,7 @@ Result<void> dump_thread(const procfs::Procfs& proc, Process& p, const Thread& t
   tc.set_pdeath_sig(batch.get<uint32_t>(pdeath));
   dump_creds(status, static_cast<uint32_t>(batch.result(securebits)), *tc.mutable_creds());
   if (!batch.failed(slack)) extra.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack)));
+  TRY(dump_switches(proc, p, t, extra));
 
   tc.set_seccomp_mode(static_cast<pb::seccomp_mode>(status.seccomp));
   if (status.seccomp == 2) tc.set_seccomp_filter(TRY(seccomp.add_chain(t.tid)));
@@ -261,6 +264,9 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   tc.set_comm(p.stat.comm);
   dump_signals(TRY(kernel::peek_signals(p.pid, true)), *tc.mutable_signals_s());
   TRY(dump_limits(p, *tc.mutable_rlimits()));
+  if (p.stat.exit_signal != SIGCHLD) out.extras.front().set_exit_signal(static_cast<uint32_t>(p.stat.exit_signal));
+  if (const auto login = proc.text(p.pid, "loginuid"))
+    if (const auto uid = parse_int<uint32_t>(trim(*login)); uid && *uid != ~0u) tc.set_loginuid(*uid);
   const auto score = proc.text(p.pid, "oom_score_adj");
   if (score) tc.set_oom_score_adj(parse_int<int32_t>(trim(*score)).value_or(0));
   TRY(dump_mm(proc, p, out.mm));

@@ -42,6 +42,22 @@ Result<void> walk(const procfs::Procfs& proc, pid_t pid, pid_t parent, std::vect
   return {};
 }
 
+int64_t now_ms() {
+  timespec ts{};
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+Error not_stopped(const procfs::Procfs& proc, pid_t tid) {
+  std::string what = cat("pid ", tid, " did not stop");
+  if (const auto status = proc.status(tid)) {
+    what = cat("pid ", tid, " (", status->name, ") did not stop: it is in state ", std::string(1, status->state));
+    if (const auto where = proc.text(tid, "wchan"); where && !trim(*where).empty() && trim(*where) != "0")
+      what += cat(", in ", trim(*where));
+  }
+  return Error(Code::kTimeout, what).about(cat("pid ", tid));
+}
+
 }  // namespace
 
 Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
@@ -99,21 +115,61 @@ Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, b
   return news;
 }
 
-Result<void> FrozenTree::collect_stops(int timeout_ms) {
+// True when the thread is stopped, or has ended.
+Result<bool> FrozenTree::take_stop(pid_t tid, int timeout_ms) {
+  auto stop = kernel::wait_stop(tid, timeout_ms);
+  if (!stop && stop.error().code() == Code::kTimeout) return false;
+  TRY(stop);
+  if (stop->event_stop()) return true;
+  if (stop->kind == kernel::Stop::Kind::kExited) {
+    attached_.erase(tid);
+    return true;
+  }
+  // A signal that arrived first is put back by continuing with it: the INTERRUPT is still pending.
+  TRY(kernel::cont(tid, stop->kind == kernel::Stop::Kind::kSignal ? stop->signal : 0));
+  return false;
+}
+
+// The parent of a vfork(2) sleeps, and cannot be stopped, until its child has executed a program or ended: a child
+// that stands already is let go on for as long. True if the parent is stopped then.
+Result<bool> FrozenTree::let_vfork_end(const procfs::Procfs& proc, pid_t tid, int64_t deadline_ms) {
+  const auto status = proc.status(tid);
+  if (!status || status->state != 'D') return false;
+  const auto children = proc.children(status->tgid);
+  if (!children) return false;
+  for (pid_t child : *children) {
+    if (!attached_.contains(child) || std::ranges::count(pending_, child)) continue;
+    if (kernel::kcmp(tid, child, kernel::Kcmp::kVm) != 0) continue;
+    log::debug("pid ", status->tgid, " waits for its vfork child ", child);
+    TRY(kernel::cont(child));
+    while (!TRY(take_stop(tid, 1))) {
+      if (attached_.contains(child) && TRY(take_stop(child, 1)) && attached_.contains(child)) TRY(kernel::cont(child));
+      if (deadline_ms >= 0 && now_ms() > deadline_ms)
+        return fail(
+            Error(Code::kTimeout, cat("pid ", status->tgid, " (", status->name, ") waits for its vfork child, pid ",
+                                      child, ", which neither executes a program nor ends"))
+                .about(cat("pid ", status->tgid)));
+    }
+    if (!attached_.contains(child)) return true;
+    TRY(kernel::interrupt(child));
+    pending_.push_back(child);
+    return true;
+  }
+  return false;
+}
+
+Result<void> FrozenTree::collect_stops(const procfs::Procfs& proc, int timeout_ms) {
+  constexpr int kSlice = 50;
+  const int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
   while (!pending_.empty()) {
     const pid_t tid = pending_.back();
-    auto stop = TRY(kernel::wait_stop(tid, timeout_ms));
-    if (stop.kind == kernel::Stop::Kind::kExited) {
-      pending_.pop_back();
-      attached_.erase(tid);
+    // let_vfork_end() may add to the list.
+    if (TRY(take_stop(tid, kSlice)) || TRY(let_vfork_end(proc, tid, deadline))) {
+      std::erase(pending_, tid);
       continue;
     }
-    // A signal that arrived first is put back by continuing with it: the INTERRUPT is still pending.
-    if (!stop.event_stop()) {
-      TRY(kernel::cont(tid, stop.kind == kernel::Stop::Kind::kSignal ? stop.signal : 0));
-      continue;
-    }
-    pending_.pop_back();
+    if (deadline >= 0 && now_ms() > deadline) return fail(not_stopped(proc, tid));
+    std::rotate(pending_.begin(), pending_.end() - 1, pending_.end());
   }
   return {};
 }
@@ -131,10 +187,10 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
     while (TRY(tree.seize_new(proc, seen, options))) {
     }
     TRY(tree.freezer_->thaw());
-    TRY(tree.collect_stops(timeout_ms));
+    TRY(tree.collect_stops(proc, timeout_ms));
   }
   // Running tasks may fork until they stop: seize until a round finds nothing new.
-  while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(timeout_ms));
+  while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(proc, timeout_ms));
   tree.processes_ = TRY(find_tree(proc, options.pid));
   for (auto& p : tree.processes_) {
     p.pidfd = TRY(kernel::pidfd_open(p.pid));

@@ -78,7 +78,9 @@ class FrozenTree {
  private:
   FrozenTree() = default;
   Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options);
-  Result<void> collect_stops(int timeout_ms);
+  Result<void> collect_stops(const procfs::Procfs& proc, int timeout_ms);
+  Result<bool> take_stop(pid_t tid, int timeout_ms);
+  Result<bool> let_vfork_end(const procfs::Procfs& proc, pid_t tid, int64_t deadline_ms);
   void release();
 
   std::vector<Process> processes_;

@@ -18,6 +18,7 @@
 #include "engine/tasks/pid_taken.h"
 #include "engine/tasks/restore_creds.h"
 #include "engine/tasks/seccomp.h"
+#include "engine/tasks/switches.h"
 #include "engine/tasks/timers.h"
 
 namespace stasis::tasks {
@@ -93,6 +94,7 @@ Result<void> restore_scheduling(pid_t tid, const pb::thread_core_entry& core, co
     param.sched_priority = static_cast<int>(core.sched_prio());
     const bool real_time = policy == SCHED_FIFO || policy == SCHED_RR;
     if (!real_time) param.sched_priority = 0;
+    if (policy == SCHED_DEADLINE && extra && extra->more().has_deadline()) return {};  // restore_outer_switches
     if (policy > SCHED_IDLE) return fail(Code::kImageCorrupt, cat("scheduling policy ", policy));
     if ((real_time || policy != SCHED_OTHER) && ::sched_setscheduler(tid, static_cast<int>(policy), &param) < 0)
       return fail_sys("sched_setscheduler", name);
@@ -133,6 +135,7 @@ void add_thread_state(Batch& batch, const pb::core_entry& core, const pb::task_e
   const std::string comm = t.has_comm() ? t.comm() : leader ? core.tc().comm() : std::string();
   if (!comm.empty()) batch.add(__NR_prctl, PR_SET_NAME, batch.text(comm.substr(0, 15)));
   if (extra && extra->has_timer_slack_ns()) batch.add(__NR_prctl, PR_SET_TIMERSLACK, extra->timer_slack_ns());
+  if (extra) add_switches(batch, *extra, leader);
 }
 
 Result<void> fill_floating_point(pid_t tid, const pb::core_entry& core, const pb::task_extra* extra) {
@@ -220,8 +223,10 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
 }
 
 Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
-  for (size_t i = 0; i < d.tids.size(); ++i)
+  for (size_t i = 0; i < d.tids.size(); ++i) {
     TRY(restore_scheduling(d.tids[i], d.image->threads[i].thread_core(), d.image->extras[i]));
+    if (d.image->extras[i]) TRY(restore_outer_switches(proc, d.tids[i], *d.image->extras[i], i == 0));
+  }
   if (d.image->tc().has_oom_score_adj()) {
     const std::string path = cat(d.tids[0], "/oom_score_adj");
     const auto now = read_file_at(proc.fd(), path);

@@ -259,10 +259,29 @@ class Stub {
     return {};
   }
 
+  uint64_t exit_signal(int node) const {
+    const int task = env_.plan.nodes[static_cast<size_t>(node)].task;
+    const auto* extra = task < 0 || env_.snapshot.tasks[static_cast<size_t>(task)].extras.empty()
+                            ? nullptr
+                            : env_.snapshot.tasks[static_cast<size_t>(task)].extras.front();
+    return extra && extra->has_exit_signal() && extra->exit_signal() <= 64 ? extra->exit_signal() : SIGCHLD;
+  }
+
+  // Takes CAP_AUDIT_CONTROL where one is set already; only a task itself may do it.
+  Result<void> set_login(const TaskImage& t) {
+    const auto now = read_file_at(proc_, "self/loginuid");
+    const uint32_t wanted = t.tc().has_loginuid() ? t.tc().loginuid() : ~0u;
+    if (!now || parse_int<uint32_t>(trim(*now)) == wanted) return {};
+    if (auto r = write_file_at(proc_, "self/loginuid", cat(wanted)); !r)
+      log::warning("pid ", t.node.pid(), ": loginuid cannot be set to ", wanted, ": ", r.error().message(),
+                   ", ignoring");
+    return {};
+  }
+
   Result<void> create_child(int child) {
     const auto pid = static_cast<pid_t>(env_.plan.nodes[static_cast<size_t>(child)].pid);
     kernel::CloneArgs args{};
-    args.exit_signal = SIGCHLD;
+    args.exit_signal = exit_signal(child);
     args.set_tid = reinterpret_cast<uint64_t>(&pid);
     args.set_tid_size = 1;
     const pid_t got = kernel::clone3(args);
@@ -288,6 +307,7 @@ class Stub {
   }
 
   Result<void> set_up(const TaskImage& t) {
+    TRY(set_login(t));
     // Every number below the pool is the task's own.
     std::set<int> used;
     for (const auto& e : t.fds) {

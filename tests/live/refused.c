@@ -5,6 +5,7 @@
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
 #endif
+#include <pthread.h>
 #include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
@@ -290,7 +291,15 @@ static void h_shared_descriptor_table(void) {
   if (pid == 0) for (;;) pause();
   CHECK(pid > 0);
 }
+static int sleeps(void *unused) {
+  (void)unused;
+  while (1) pause();
+  return 0;
+}
 static void h_shared_memory_space(void) {
+  CHECK(clone(sleeps, malloc(65536) + 65536, CLONE_VM | SIGCHLD, NULL) > 0);
+}
+static void h_vfork_child_that_stays(void) {
   pid_t pid = vfork();  // the child borrows our memory; its parent, this very task, sleeps in the kernel
   if (pid == 0) {
     live_ready();
@@ -298,6 +307,24 @@ static void h_shared_memory_space(void) {
     _exit(0);
   }
   CHECK(pid > 0);
+}
+static void *outlives(void *unused) {
+  (void)unused;
+  while (access(live_go_path, F_OK)) live_pause();
+  live_ok();
+}
+static void h_exited_leader(void) {
+  pid_t pid = fork();
+  CHECK(pid >= 0);
+  if (pid > 0) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    while (strrchr(live_read_file(path, text, sizeof text), ')')[2] != 'Z') live_pause();
+    return;
+  }
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, outlives, NULL) == 0);
+  syscall(SYS_exit, 0);
 }
 
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
@@ -311,7 +338,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),
-    KIND(shared_memory_space)};
+    KIND(shared_memory_space), KIND(vfork_child_that_stays), KIND(exited_leader)};
 
 int main(int argc, char **argv) {
   live_init(argc, argv);

@@ -38,7 +38,7 @@ ONLY = {'few-ids': {'process_tree', 'threads', 'umask'}, 'time': {'timens', 'iti
 DEVICES_ARE_BINDS = {'userns', 'few-ids', 'user-time'}
 NEEDS_HUGE_PAGES = {'hugetlb': 16}
 HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
-SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch'}
+SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch', 'vfork'}
 NOT_FOR_PEER = {'copy_on_write'}   # the images of each say in another way, or not at all, what is shared
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
@@ -542,6 +542,22 @@ def run_other_vdso(directory, names_too):
         program.clean()
 
 
+def run_vfork(directory, door):
+    """Its children come and go: there is nothing to compare but what the program says."""
+    program = Program('vfork', 'host', directory)
+    try:
+        for round_ in range(3):
+            images = os.path.join(directory, f'images{round_}')
+            os.mkdir(images)
+            program.pids = tasks.tree(program.pid)
+            door.dump(program, images, {})
+            until(program.gone, 'tasks are left after dump')
+            program.pid = door.restore(program, images, {})
+        program.finish()
+    finally:
+        program.clean()
+
+
 def programs():
     found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
     return [name for name in found if name not in SPECIAL]
@@ -580,6 +596,8 @@ def all_tests(native, peer):
             for door in (Cli, Rpc):
                 yield (f'live timens/{flavour}/{door.name}/{shift}',
                        lambda d, f=flavour, o=door, s=shift: run_clocks(d, f, o, s))
+    for door in (Cli(), Rpc()):
+        yield f'live vfork/{door.name}', lambda d, o=door: run_vfork(d, o)
     for kind, code, needles in REFUSALS:
         yield f'live refused/{kind}', lambda d, k=kind, c=code, n=needles: run_refusal(d, k, c, n)
 

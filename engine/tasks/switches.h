@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a task has switched for itself by prctl(2), arch_prctl(2), sched_setattr(2) or in /proc, and CRIU's images have
+// no place for.
+#pragma once
+
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/procfs/procfs.h"
+#include "engine/remote/runner.h"
+#include "engine/tasks/frozen_tree.h"
+#include "proto/manifest.pb.h"
+
+namespace stasis::tasks {
+
+// Those that cannot be carried.
+void find_switch_obstacles(const procfs::Procfs& proc, const Process& p, std::vector<Error>& obstacles);
+
+// Of one thread, asked in one batch; `leader`: those of the process too.
+Result<void> dump_switches(const procfs::Procfs& proc, Process& p, const Thread& t, pb::task_extra& extra);
+void add_switches(remote::Batch& batch, const pb::task_extra& extra, bool leader);
+// From outside, when the task is complete.
+Result<void> restore_outer_switches(const procfs::Procfs& proc, pid_t tid, const pb::task_extra& extra, bool leader);
+
+}  // namespace stasis::tasks
