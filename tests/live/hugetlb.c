@@ -46,10 +46,10 @@ int main(int argc, char **argv) {
   int id = -1;
   if (getpid() == 1) {  // an ipc namespace of our own
     id = shmget(IPC_PRIVATE, kHuge, IPC_CREAT | SHM_HUGETLB | 0600);
-    CHECK(id >= 0);
-    segment = shmat(id, NULL, 0);
+    CHECK(id >= 0 || errno == EPERM, "only who may lock memory on the host may have it");
+    segment = id < 0 ? NULL : shmat(id, NULL, 0);
     CHECK(segment != (void *)-1);
-    fill(segment, 4);
+    if (segment) fill(segment, 4);
   }
   struct live_gate gate = live_gate_open();
   pid_t child = fork();

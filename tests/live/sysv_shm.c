@@ -51,6 +51,10 @@ int main(int argc, char **argv) {
   strcpy(dying, "still here");
   attach(theirs, 0)[0] = 9;
 
+  // A limit that was lowered says nothing about what is there.
+  int limit = open("/proc/sys/kernel/shmmax", O_WRONLY | O_CLOEXEC), lowered = limit >= 0;
+  if (lowered) CHECK(write(limit, "1000000\n", 8) == 8 && close(limit) == 0);
+
   struct live_gate gate = live_gate_open();
   pid_t child = fork();
   CHECK(child >= 0);
@@ -70,6 +74,9 @@ int main(int argc, char **argv) {
   live_ready();
   live_wait();
 
+  char now[32];
+  if (lowered) CHECK(!strcmp(live_read_file("/proc/sys/kernel/shmmax", now, sizeof now), "1000000\n"), "shmmax is %s", now);
+  if (lowered) CHECK(shmget(IPC_PRIVATE, 2000000, 0600) < 0 && errno == EINVAL);
   CHECK(shmget(kKey, 0, 0) == named && shmget(kKey + 1, 0, 0) == empty, "ids have changed");
   ds = stat_of(named);
   CHECK(ds.shm_segsz == 100 * kPage + 5 && ds.shm_perm.uid == 1234 && ds.shm_perm.gid == 4321 && ds.shm_perm.cuid == 0);
