@@ -175,7 +175,7 @@ void rewind_foreign(kernel::Regs& regs, uint64_t orig_ax) {
 void interrupt_again(const Driven& d, size_t i, kernel::Regs& regs) {
   if (!d.image->extras[i]) return;
   const int64_t code = d.image->extras[i]->more().restart();
-  if (code >= 0) return;
+  if (!kernel::is_restart_code(code)) return;
   const auto slept = d.slept.find(i);
   if (code == kernel::kRestartBlock && slept == d.slept.end()) return;
   kernel::as_interrupted(regs, slept == d.slept.end() ? code : slept->second);

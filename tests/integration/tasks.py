@@ -51,15 +51,27 @@ def dumped(subject):
 
 def sibling_and_parent_death(directory):
     """The root is the client's child: the end of the engine is nothing to it, and the client is told of its end."""
-    with Subject(directory, 'parent_death') as subject:
-        dumped(subject)
-        subject.restored(subject.request(rpc.RESTORE, lambda o: setattr(o, 'rst_sibling', True)))
-        check(tasks.stat_of(subject.program.pid)[1] == str(os.getpid()), 'the root is not a child of the client')
-        with open(subject.program.go, 'w') as file:
-            file.write('kept')
-        live.until(lambda: tasks.stat_of(subject.program.pid)[0] == 'Z', 'the program does not end')
-        check(os.waitpid(subject.program.pid, 0)[1] == 0, 'the root ended badly')
-        check(tasks.read(subject.program.result) == 'ok', tasks.read(subject.program.result))
+    for way in ('rpc', 'cli'):
+        inner = os.path.join(directory, way)
+        os.mkdir(inner)
+        with Subject(inner, 'parent_death') as subject:
+            dumped(subject)
+            if way == 'rpc':
+                subject.restored(subject.request(rpc.RESTORE, lambda o: setattr(o, 'rst_sibling', True)))
+            else:
+                pidfile = os.path.join(inner, 'pid')
+                done = subprocess.run([live.ENGINE, 'restore', '-d', '--restore-sibling', '-D', subject.images, '-o', 'restore.log', '--pidfile', pidfile],
+                                      stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=live.HANG)
+                check(done.returncode == 0, f'restore: {done.stderr}')
+                subject.program.pid = int(tasks.read(pidfile))
+                subject.program.pids.append(subject.program.pid)
+            check(tasks.stat_of(subject.program.pid)[1] == str(os.getpid()), f'{way}: the root is not a child of the client')
+            with open(subject.program.go + '.new', 'w') as file:
+                file.write('kept')
+            os.rename(subject.program.go + '.new', subject.program.go)
+            live.until(lambda: tasks.stat_of(subject.program.pid)[0] == 'Z', 'the program does not end')
+            check(os.waitpid(subject.program.pid, 0)[1] == 0, f'{way}: the root ended badly')
+            check(tasks.read(subject.program.result) == 'ok', tasks.read(subject.program.result))
 
 
 def exec_cmd_and_parent_death(directory):

@@ -105,12 +105,13 @@ std::vector<uint8_t> signal_frame(const Regs& r, uint64_t sigmask, const std::ve
   return out;
 }
 
+bool is_restart_code(int64_t result) {
+  return result == kErestartsys || result == kErestartnointr || result == kRestartNoHandler || result == kRestartBlock;
+}
+
 int64_t restart_code(const Regs& regs) {
-  if (static_cast<int64_t>(regs.orig_rax) < 0) return 0;
   const auto result = static_cast<int64_t>(regs.rax);
-  const bool restarts =
-      result == kErestartsys || result == kErestartnointr || result == kRestartNoHandler || result == kRestartBlock;
-  return restarts ? result : 0;
+  return static_cast<int64_t>(regs.orig_rax) >= 0 && is_restart_code(result) ? result : 0;
 }
 
 // What a restart block holds besides (when a sleep ends) is carried elsewhere, engine/tasks/sleeps.h.

@@ -53,6 +53,7 @@ constexpr uint8_t kSyscallInsn[2] = {0x0f, 0x05};
 void rewind_interrupted_syscall(Regs& regs);
 // The -ERESTART* code of such a call, 0 if there is none.
 int64_t restart_code(const Regs& regs);
+bool is_restart_code(int64_t result);
 constexpr int64_t kRestartNoHandler = -514;  // made again, unless a handler runs: that one makes it EINTR
 constexpr int64_t kRestartBlock = -516;      // the same, by restart_syscall(2), which knows when it ends
 constexpr uint64_t kRestartSyscall = 219;
