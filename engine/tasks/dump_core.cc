@@ -266,7 +266,11 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTabl
   TRY(dump_limits(p, *tc.mutable_rlimits()));
   if (p.stat.exit_signal != SIGCHLD) out.extras.front().set_exit_signal(static_cast<uint32_t>(p.stat.exit_signal));
   if (const auto login = proc.text(p.pid, "loginuid"))
-    if (const auto uid = parse_int<uint32_t>(trim(*login)); uid && *uid != ~0u) tc.set_loginuid(*uid);
+    if (auto uid = parse_int<uint32_t>(trim(*login)); uid && *uid != ~0u) {
+      // A login from outside, which the container's user namespace does not have, cannot be set in it.
+      if (users) uid = users->uid.inside(*uid);
+      if (uid) tc.set_loginuid(*uid);
+    }
   const auto score = proc.text(p.pid, "oom_score_adj");
   if (score) tc.set_oom_score_adj(parse_int<int32_t>(trim(*score)).value_or(0));
   TRY(dump_mm(proc, p, out.mm));
