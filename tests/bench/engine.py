@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 
-sys.path.append('/usr/lib/python3/dist-packages')
-from pycriu.images import stats_pb2  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from run import stats  # noqa: E402
 
 BUILD = os.environ.get('STASIS_BUILD', 'build')
 ROUNDS = int(os.environ.get('STASIS_BENCH_ROUNDS', '3'))
@@ -24,15 +24,7 @@ UNITS = {'memory': 'MiB', 'huge': 'MiB, huge pages', 'workers': 'workers share 5
 COLUMNS = ('dump', 'frozen', 'restore', 'image', 'dump RSS', 'rest. RSS', 'pss')
 
 
-def stats(path):
-    with open(path, 'rb') as file:
-        data = file.read()
-    entry = stats_pb2.stats_entry()
-    entry.ParseFromString(data[12:12 + int.from_bytes(data[8:12], 'little')])
-    return entry
-
-
-def run(arguments):
+def timed(arguments):
     """Milliseconds and peak KiB of the process and what it waited for."""
     begin = time.monotonic()
     process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -121,18 +113,18 @@ def measure(engine, kind, n, directory):
             shutil.rmtree(images, ignore_errors=True)
             os.mkdir(images)
             pids = tree(pid)
-            run([engine, 'dump', '-t', str(pid), '-D', images, '--shell-job', '--leave-running'])
+            timed([engine, 'dump', '-t', str(pid), '-D', images, '--shell-job', '--leave-running'])
             frozen = stats(os.path.join(images, 'stats-dump')).dump.frozen_time / 1000
             shutil.rmtree(images)
             os.mkdir(images)
-            dump, dump_peak = run([engine, 'dump', '-t', str(pid), '-D', images, '--shell-job'])
+            dump, dump_peak = timed([engine, 'dump', '-t', str(pid), '-D', images, '--shell-job'])
             while any(os.path.exists(f'/proc/{each}') for each in pids):
                 try:
                     os.waitpid(-1, os.WNOHANG)
                 except ChildProcessError:
                     pass
                 time.sleep(0.002)
-            restore, restore_peak = run([engine, 'restore', '-d', '-D', images, '--shell-job'])
+            restore, restore_peak = timed([engine, 'restore', '-d', '-D', images, '--shell-job'])
             if round_ == 0:
                 continue
             size = sum(os.stat(os.path.join(images, f)).st_blocks * 512 for f in os.listdir(images))
