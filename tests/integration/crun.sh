@@ -43,7 +43,7 @@ cgroups_are() {
 
 case_found_and_restored() {
   [[ -z $MISSING ]] || { echo "$MISSING"; return 0; }
-  trap forget EXIT
+  at_exit forget
   make_bundle
   crun_start
   crun checkpoint "$ID" 2>&1 | grep -q 'unknown command' || echo "this crun can checkpoint by itself"
@@ -61,7 +61,7 @@ case_found_and_restored() {
 
 case_as_another_container() {
   [[ -z $MISSING ]] || { echo "$MISSING"; return 0; }
-  trap forget EXIT
+  at_exit forget
   make_bundle
   crun_start
   take
@@ -86,7 +86,7 @@ case_as_another_container() {
 
 case_as_without_a_cgroups_path() {
   [[ -z $MISSING ]] || { echo "$MISSING"; return 0; }
-  trap forget EXIT
+  at_exit forget
   make_bundle
   crun_start
   take
@@ -104,7 +104,7 @@ PY
 
 case_policies() {
   [[ -z $MISSING ]] || { echo "$MISSING"; return 0; }
-  trap forget EXIT
+  at_exit forget
   make_bundle
   crun_start
   take
@@ -126,7 +126,7 @@ case_policies() {
 
 case_record_of_a_dead_container() {
   [[ -z $MISSING ]] || { echo "$MISSING"; return 0; }
-  trap forget EXIT
+  at_exit forget
   make_bundle
   crun_start
   local pid

@@ -29,7 +29,7 @@ BUSY_COUNTER='i=0; while :; do i=$((i+1)); echo $i >/files/n.new; busybox mv /fi
 case_podman() {
   has podman && has runc || return 0
   mkdir -p "$FILES"
-  trap podman_gone EXIT
+  at_exit podman_gone
   podman_runs runc || return 0
   must stasis plan "$ID"
   grep -q 'runtime: podman' "$CASE/said" || fail "the plan: $(<"$CASE/said")"
@@ -69,7 +69,7 @@ CONFIG
 
 case_lxc() {
   has lxc-start && has lxc-info || return 0
-  trap lxc_gone EXIT
+  at_exit lxc_gone
   lxc_runs || return 0
   local lxc=(--runtime lxc --runtime-root "$CASE/lxc")
   must stasis plan "${lxc[@]}" "$ID"

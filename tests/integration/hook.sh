@@ -219,7 +219,7 @@ end_podman() { podman rm -f -t 0 -a >/dev/null 2>&1; }
 PRINTER='i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done'
 with_podman() { # [RUNTIME]
   command -v podman >/dev/null && command -v conmon >/dev/null || { echo "skip: podman is not installed"; exit 0; }
-  trap end_podman EXIT
+  at_exit end_podman
   ALLOWED_MOUNT=$CASE/storage/overlay
   mkdir -p "$CASE/bin" "$CASE/image/bin" "$CASE/image/tmp" "$CASE/hooks.d"
   cat >"$CASE/bin/podman" <<WRAPPER
@@ -296,7 +296,6 @@ case_podman_checkpoint() {
   cp -r "$CASE"/storage/overlay-containers/*/userdata/checkpoint "$CASE/images"
   must _podman_new
   _check_podman new
-  must podman rm -f -t 0 new
 }
 
 case_podman_hook_fails() {
@@ -323,7 +322,8 @@ case_into_podman() {
   # The name is taken, by a container that must stay.
   must_fail RESTORE-FAILED "${into[@]}" --detach -- "${PODMAN_OPTIONS[@]}" localhost/counter:1 true
   [[ $(state new) == running ]] || fail "it is $(state new)"
-  must podman rm -f -t 0 new
+  must podman stop -t 0 new
+  must podman rm new
   # In the foreground it ends with podman's status.
   "${into[@]}" -- "${PODMAN_OPTIONS[@]}" localhost/counter:1 true </dev/null >"$CASE/foreground" 2>&1 &
   local engine=$!

@@ -18,6 +18,9 @@ for fd in /proc/self/fd/*; do
 done
 
 fail() { echo "$*"; exit 1; }
+# What a case undoes by itself; whether that works says nothing about the case (podman rm -f loses a race with
+# podman's own clean-up now and then).
+at_exit() { trap "status=\$?; set +e; trap - ERR; $1; exit \$status" EXIT; }
 
 # until_true WHAT COMMAND...: waits for it.
 until_true() {
@@ -201,10 +204,12 @@ run_cases() {
     ID=stasis-it-$$-$number BUNDLE=$CASE/bundle FILES=$CASE/files
     trap 'cleanup_case; exit 1' TERM INT HUP
     # To a file: what a case leaves in the background may hold its output open. No `if`: that would switch -e off.
-    (set -e -o pipefail; "case_$name") >"$CASE.out" 2>&1 </dev/null
+    # Commands that fail without a word are named.
+    (set -eE -o pipefail; trap 'echo "line $LINENO: $BASH_COMMAND" >>"$CASE.why"' ERR; "case_$name") >"$CASE.out" 2>&1 </dev/null
     status=$?
     reason=$(<"$CASE.out")
-    rm -f "$CASE.out"
+    [[ -n $reason ]] || reason=$(tail -n 4 "$CASE.why" 2>/dev/null)
+    rm -f "$CASE.out" "$CASE.why"
     if ((status == 0)); then
       if [[ $reason == skip:* ]]; then echo "skip $TOPIC $name: ${reason#skip: }"; else echo "ok $TOPIC $name"; fi
     else

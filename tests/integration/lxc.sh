@@ -74,17 +74,15 @@ lxc_stop() {
 }
 _no_keeper() { ! grep -lsxzF "$CASE/images" /proc/[0-9]*/cmdline >/dev/null; }
 stop_left() {
-  local status=$? pid
-  set +e
+  local pid
   if [[ -f $CASE/lxc-containers ]]; then lxc unfreeze; lxc stop -k; fi
   for pid in $(grep -lsF "$CASE/lxc" /proc/[0-9]*/cmdline | cut -d/ -f3); do
     [[ $pid == "$BASHPID" || $pid == "$$" ]] || kill -KILL "$pid" 2>/dev/null
   done
-  exit "$status"
 } 2>/dev/null
 
 case_stop_and_restore() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "$LOOP"
   lxc_start
   round_trip
@@ -101,7 +99,7 @@ $ID" ]] || fail "lxc-attach sees another container: $(said attach)"
 
 # Told to stop, as by lxc-stop, it stops by itself.
 case_clean_stop() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "trap 'echo bye >/files/bye; exit 0' PWR; $LOOP"
   lxc_start
   round_trip
@@ -112,7 +110,7 @@ case_clean_stop() {
 }
 
 case_leave_running() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "$LOOP"
   lxc_start
   local pid
@@ -129,7 +127,7 @@ case_leave_running() {
 }
 
 case_ten_times() {
-  trap stop_left EXIT
+  at_exit stop_left
   ! only_v2 || skip "LXC cannot checkpoint again what it has restored where all cgroups are v2: it finds no freezer"
   make_container "$LOOP"
   lxc_start
@@ -142,7 +140,7 @@ case_ten_times() {
 
 # LXC makes them in the container's devpts and gives nothing on restore: they live on, with all that is open.
 case_terminals() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "setsid /bin/sh -c 'exec 3<>/dev/tty2; stty rows 33 cols 44 <&3; exec sleep 100000' $ID & exec >/dev/console; $LOOP"
   lxc_start
   until_true "terminal 2 to be set" _size_of_tty2
@@ -164,7 +162,7 @@ _size_of_tty2() { [[ $(inside 'stty size </dev/tty2') == "33 44" ]]; }
 
 # Without a devpts of the container the console is a terminal of the host, which LXC gives again on restore.
 case_console_of_the_host() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "exec </dev/console >/dev/console 2>&1; stty rows 22 cols 55; $LOOP"
   write_config 'lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed'
   sed -i "s/i=\$((i+1));/& echo line \$i;/" "$CASE/lxc/$ID/rootfs/sbin/init"
@@ -184,7 +182,7 @@ case_console_of_the_host() {
 }
 
 case_net_none() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "$LOOP" 'lxc.net.0.type = none'
   lxc_start
   [[ $(readlink "/proc/$(init_pid)/ns/net") == "$(readlink /proc/self/ns/net)" ]] || fail "the network is not the host's"
@@ -194,7 +192,7 @@ case_net_none() {
 }
 
 case_net_empty() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "$LOOP"
   lxc_start
   round_trip
@@ -205,7 +203,7 @@ case_net_empty() {
 
 # LXC takes lxc.payload.NAME-1 when the old one is still there.
 case_another_cgroup() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "sh -c 'while :; do sleep 1; done' $ID & $LOOP"
   lxc_start
   lxc_dump -s
@@ -233,7 +231,7 @@ _no_cgroups() { [[ -z $(cgroups_left) ]]; }
 
 # A shell on the console, its own session: the terminal controls it before and after.
 case_shell_on_the_console() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "setsid -c /bin/sh -c 'exec 7<>/dev/tty; trap \"echo here >&7 && echo heard >/files/heard\" USR1; sleep 100000 & echo \$\$ >/files/shell; while :; do sleep 0.1; done' $ID </dev/console >/dev/console 2>&1 & $LOOP"
   lxc_start
   until_true "the shell" test -s "$FILES/shell"
@@ -251,7 +249,7 @@ case_shell_on_the_console() {
 }
 
 case_refused_leaves_it_alone() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "mkfifo /tmp/p; sh -c 'exec 9<>/tmp/p; exec sleep 100000' $ID & $LOOP"
   ln -sf busybox "$CASE/lxc/$ID/rootfs/bin/mkfifo"
   lxc_start
@@ -264,7 +262,7 @@ case_refused_leaves_it_alone() {
 
 # A Debian userland with a script for an init. The tree is made once and kept in the cache.
 case_debian() {
-  trap stop_left EXIT
+  at_exit stop_left
   command -v debootstrap >/dev/null || skip "debootstrap is not installed"
   local cache=/var/cache/stasis-tests/debian-minbase
   if [[ ! -f $cache.tar ]]; then
@@ -305,10 +303,14 @@ INIT
 }
 
 # Devices of the host have names with the prefix $NET, and go with the case.
-net_case() { # CLEANUP-HOOK is stop_left's
+devices_gone() {
+  local left
+  for left in $(ip -o link show | sed -n "s/^[0-9]*: \($NET[^:@]*\).*/\1/p"); do ip link del "$left"; done
+} 2>/dev/null
+net_case() {
   command -v ip >/dev/null || skip "iproute2 is not installed"
   NET=st$(($$ % 100000))l$((${ID##*-} % 100)) SUBNET=10.$((100 + $$ % 90)).$((${ID##*-} % 250))
-  trap 'status=$?; for left in $(ip -o link show | sed -n "s/^[0-9]*: \($NET[^:@]*\).*/\1/p"); do ip link del "$left"; done 2>/dev/null; (exit $status); stop_left' EXIT
+  at_exit 'devices_gone; stop_left'
 }
 answers() { # ADDRESS: the counter, over HTTP
   /usr/bin/python3 -c 'import sys, urllib.request
@@ -353,7 +355,7 @@ case_net_macvlan() {
 
 # Without LXC: a monitor of ours is the parent, stops the container as LXC would, and says how it ended.
 case_supervisor_is_the_monitor() {
-  trap stop_left EXIT
+  at_exit stop_left
   make_container "trap 'echo bye >/files/bye; exit 5' PWR; $LOOP"
   lxc_start
   must stasis checkpoint --runtime lxc --runtime-root "$CASE/lxc" "$ID" -D "$CASE/images" --work-dir "$CASE" -o dump.log -v4

@@ -17,7 +17,7 @@ remove_devices() { for device in $(devices_left); do ip link del "$device" 2>/de
 net_case() {
   command -v ip >/dev/null || { echo "skip: iproute2 is not installed"; exit 0; }
   net_names
-  trap remove_devices EXIT
+  at_exit remove_devices
   mkdir -p "$CASE/work"
 }
 web() { # a bundle that serves /files over HTTP and counts
@@ -260,7 +260,7 @@ podman_gone() {
 case_podman_bridge_and_published_port() {
   command -v podman >/dev/null || { echo "skip: podman is not installed"; return 0; }
   net_case
-  trap 'podman_gone; remove_devices' EXIT
+  at_exit 'podman_gone; remove_devices'
   # Its own network, so that the host's podman bridge is not touched.
   mkdir -p "$CASE/podnet"
   make_bundle true

@@ -17,7 +17,7 @@ end_podman() {
 } >/dev/null 2>&1
 prepared() {
   command -v podman >/dev/null && command -v conmon >/dev/null || { echo "skip: podman is not installed"; exit 0; }
-  trap end_podman EXIT
+  at_exit end_podman
   # podman's own limits want CAP_SYS_RESOURCE.
   printf '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n' >"$CASE/containers.conf"
   export CONTAINERS_CONF=$CASE/containers.conf

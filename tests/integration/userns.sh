@@ -226,7 +226,7 @@ end_podman() { podman rm -f -t 0 -a; } >/dev/null 2>&1
 
 case_podman() {
   command -v podman >/dev/null && command -v conmon >/dev/null || { echo "skip: podman is not installed"; exit 0; }
-  trap end_podman EXIT
+  at_exit end_podman
   printf '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n' >"$CASE/containers.conf"
   export CONTAINERS_CONF=$CASE/containers.conf
   mkdir -p "$CASE/image/bin" "$CASE/image/tmp"
@@ -261,20 +261,18 @@ lxc() {
 lxc_state() { lxc info -sH && cat "$CASE/info.out"; }
 lxc_is() { [[ $(lxc_state) == "$1" ]]; }
 end_lxc() {
-  local status=$? pid
-  set +e
+  local pid
   lxc-stop -P "$CASE/lxc" -n "$ID" -k
   for pid in $(grep -lsF "$CASE/lxc" /proc/[0-9]*/cmdline | cut -d/ -f3); do
     [[ $pid == "$BASHPID" || $pid == "$$" ]] || kill -KILL "$pid"
   done
-  exit "$status"
 } 2>/dev/null
 
 case_lxc() {
   command -v lxc-start >/dev/null && command -v lxc-checkpoint >/dev/null || { echo "skip: LXC is not installed"; exit 0; }
   local base=/usr/share/lxc/config root=$CASE/lxc/$ID/rootfs name before pid
   [[ -f $base/userns.conf ]] || { echo "skip: no $base/userns.conf"; exit 0; }
-  trap end_lxc EXIT
+  at_exit end_lxc
   mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,etc,root,run,files}
   ln -s "$root/files" "$FILES"
   cp "$(command -v busybox)" "$root/bin/busybox"
