@@ -271,7 +271,7 @@ Result<void> dump_everything(Dump& d) {
   if (d.mounts) env.mounts = &*d.mounts;
   env.users = d.users();
   env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
-  for (const auto& p : d.tree.processes()) env.pids.insert(p.pid);
+  for (const auto& p : d.tree.processes()) env.pids.emplace(p.pid, p.npid);
   env.net_ns_id = d.ids.net_ns_id();
   files::DumpOutput output;
   output.images = &d.images;
@@ -299,6 +299,7 @@ Result<void> dump_everything(Dump& d) {
     else
       TRY(dump_process(d, p, files, seccomp, sets, index++, std::move(vmas[p.pid])));
   }
+  TRY(files::finish_dump(env, output));
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
   TRY(write_files(d, output));
   d.stats.pages_written += d.shared.pages_written();

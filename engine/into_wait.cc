@@ -46,19 +46,12 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
   const auto plan = TRY(tasks::plan_tree(snapshot, false));
   if (plan.nodes.size() != received.orders.nodes)
     return fail(Code::kInternal, cat("a plan of ", plan.nodes.size(), " tasks instead of ", received.orders.nodes));
-  files::RestoreEnv files_env{
-      .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
-  files_env.images = &images, files_env.proc = received.proc.get(), files_env.memfds = &snapshot.memfds;
-  files_env.ghosts = &snapshot.ghosts;
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
   env.pool = tasks::make_pool(snapshot, received.orders.pool_base);
   env.set_up_namespaces = []() -> Result<void> { return {}; };  // done by the engine
-  env.open_file = [&](const pb::file_entry& file) -> Result<Fd> {
-    const auto* kind = files::kind_of(file.type());
-    if (!kind) return fail(Code::kUnsupportedFile, cat("file ", file.id(), " of files.img"));
-    return kind->restore(file, files_env);
-  };
+  auto files_env = tasks::files_env(snapshot, options, env.pool, received.proc.get());
+  tasks::give_files(env, files_env);
   tasks::become_root_stub(env, received.go.get(), received.report.get(), received.proc.get());
 }
 

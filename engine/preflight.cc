@@ -201,7 +201,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
       obstacles.push_back(std::move(e));
   }
   env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
-  for (const auto& p : processes) env.pids.insert(p.pid);
+  for (const auto& p : processes) env.pids.emplace(p.pid, p.npid);
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
   if (options.cgroup_mode != CgroupMode::kIgnore)
     find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
@@ -229,7 +229,9 @@ Result<std::vector<Error>> look_once(const Options& options) {
       obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
   TRY(check_semaphores(processes, owned.flags, obstacles));
-  outside.look(proc, env.pids, obstacles);
+  std::set<pid_t> pids;
+  for (const auto& p : processes) pids.insert(p.pid);
+  outside.look(proc, pids, obstacles);
   return obstacles;
 }
 

@@ -489,10 +489,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (auto missing = mounts::missing_sources(plan.mounts); !adopt && !missing.empty())
     return fail(std::move(missing.front()));
   const auto shared = TRY(tasks::SharedArena::create(plan.hole, plan.tree.nodes.size(), adopt));
-  files::RestoreEnv files_env{
-      .options = options, .pipes = snapshot.pipes, .ttys = snapshot.ttys, .manifest = images.manifest()};
-  files_env.images = &images, files_env.proc = proc.fd(), files_env.memfds = &snapshot.memfds;
-  files_env.ghosts = &snapshot.ghosts;
+  auto files_env = tasks::files_env(snapshot, options, plan.pool, proc.fd());
   if (options.orphan_pts_master)
     files_env.orphan_master = [&](int fd) { return notifier.notify("orphan-pts-master", 0, fd); };
   Fd sources_in, sources_out;  // for mounts::receive_sources()
@@ -509,9 +506,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
                      .joined = plan.time ? static_cast<unsigned long>(CLONE_NEWTIME) : 0,
                      .adopted = adopt};
   env.shared_objects = std::move(shared_objects);
-  env.pool = std::move(plan.pool);
-  plan.pool.base = env.pool.base, plan.pool.file = env.pool.file, plan.pool.pages = env.pool.pages,
-  plan.pool.shared = env.pool.shared, plan.pool.end = env.pool.end;
+  env.pool = plan.pool;
   env.premaps = &plan.premaps;
   env.set_up_namespaces = [&]() -> Result<void> {
     if (snapshot.users) {
@@ -534,12 +529,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     for (auto& [s_dev, masters] : applied.unused) files_env.masters_unused.merge(masters);
     return {};
   };
-  env.open_file = [&](const pb::file_entry& file) -> Result<Fd> {
-    const auto* kind = files::kind_of(file.type());
-    if (!kind) return fail(Code::kUnsupportedFile, cat("file ", file.id(), " of files.img"));
-    return kind->restore(file, files_env);
-  };
-
+  tasks::give_files(env, files_env);
   env.spare_masters = [&] {
     std::vector<int> spare;
     for (const auto& [index, fd] : files_env.masters)
@@ -581,6 +571,11 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     d.setgroups = !snapshot.users || snapshot.users->setgroups;
   }
   log::info("restore: memory is filled");
+  for (auto& d : driven) {
+    remote::Batch batch;
+    TRY(files::late(d.image->node.pid(), d.image->fds, files_env, batch));
+    if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
+  }
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));
   result.stats.restore_us = us_since(start);

@@ -112,6 +112,7 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
     e.set_flags(c.info.flags & O_CLOEXEC ? FD_CLOEXEC : 0);
     e.set_type(kind_of(c).type);
     e.set_fd(static_cast<uint32_t>(c.fd));
+    out_.descriptors.push_back({c.pid, c.fd, e.id()});
   }
   out.cwd_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "cwd")), O_RDONLY | O_DIRECTORY));
   out.root_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "root")), O_RDONLY | O_DIRECTORY));

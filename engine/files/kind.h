@@ -21,6 +21,7 @@
 #include "engine/options.h"
 #include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
+#include "engine/remote/batch.h"
 #include "mounts/pty.h"
 #include "mounts/table.h"
 #include "proto/files.pb.h"
@@ -46,13 +47,21 @@ struct DumpEnv {
   pid_t root_pid = 0;                       // host pid of the root task
   const mounts::Table* mounts = nullptr;    // of the container; null: it shares the engine's
   Fd root_dir;                              // O_PATH of the mount namespace's root
-  std::set<pid_t> pids;                     // host pids of the container
+  std::map<pid_t, pid_t> pids;              // host pids of the container -> those in its pid namespace
   uint32_t net_ns_id = 0;                   // of the container, in images
   const procfs::UserMaps* users = nullptr;  // of the container's own user namespace; null: the engine's ids
 };
 
+// A descriptor of a task, and the open file description it stands for.
+struct Descriptor {
+  pid_t pid = 0;  // host pid
+  int fd = -1;
+  uint32_t id = 0;  // in files.img
+};
+
 // Collected besides files.img.
 struct DumpOutput {
+  std::vector<Descriptor> descriptors;  // of all tasks; complete when finish_dump() is called
   image::Writer* images = nullptr;
   memory::SharedObjects* shared = nullptr;
   std::vector<pb::memfd_inode_entry> memfds;
@@ -77,6 +86,8 @@ struct MemfdImage {
 
 struct RestoreEnv {
   const Options& options;
+  const std::map<uint32_t, pb::file_entry>& files;  // of the images, by id
+  const std::map<uint32_t, int>& numbers;           // file id -> descriptor in the stubs, once all are open
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   const pb::manifest_entry* manifest = nullptr;  // null: images of another engine
@@ -107,6 +118,16 @@ struct FileKind {
   Result<void> (*dump)(const Candidate&, const DumpEnv&, DumpOutput&, pb::file_entry&);
   // Makes the open file description again, in the restored root task, whose mounts stand.
   Result<Fd> (*restore)(const pb::file_entry&, RestoreEnv&);
+
+  // What follows is for kinds that need it. All of it is called once per kind, also if there is no such file.
+  // While the tasks are frozen, when every descriptor of every task has its id: what refers to other files.
+  Result<void> (*finish_dump)(const DumpEnv&, DumpOutput&) = nullptr;
+  // In the root stub, when every file is open under its number: what connects files with each other.
+  Result<void> (*connect)(RestoreEnv&) = nullptr;
+  // In each task, when its descriptors are in place, but not all other tasks exist yet: what is the task's own.
+  Result<void> (*in_task)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&) = nullptr;
+  // Calls for each task, when all tasks and threads exist; credentials are still the engine's.
+  Result<void> (*late)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&, remote::Batch&) = nullptr;
 };
 
 // Never null: the last kind matches everything and refuses it by name.
@@ -116,6 +137,12 @@ const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
 extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
+
+// What FileKind's functions of these names do, for all kinds.
+Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
+Result<void> connect(RestoreEnv& env);
+Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env);
+Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch);
 
 // Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
 Result<void> check_owner(const Candidate& candidate);

@@ -28,7 +28,15 @@ const FileKind kUnknown = {"anything else", pb::UND, [](const Candidate&) { retu
 }  // namespace
 
 const std::vector<const FileKind*>& all_kinds() {
-  static const std::vector<const FileKind*> table = {&kPipe, &kTty, &kMemfd, &kRegular, &kInetSocket, &kUnknown};
+  // The first that matches.
+  static const std::vector<const FileKind*> table = {
+      &kPipe,        //
+      &kTty,         //
+      &kMemfd,       //
+      &kRegular,     //
+      &kInetSocket,  //
+      &kUnknown,
+  };
   return table;
 }
 
@@ -42,6 +50,30 @@ const FileKind* kind_of(pb::fd_types type) {
   for (const auto* kind : all_kinds())
     if (kind->type == type && kind->restore) return kind;
   return nullptr;
+}
+
+Result<void> finish_dump(const DumpEnv& env, DumpOutput& out) {
+  for (const auto* kind : all_kinds())
+    if (kind->finish_dump) TRY(kind->finish_dump(env, out));
+  return {};
+}
+
+Result<void> connect(RestoreEnv& env) {
+  for (const auto* kind : all_kinds())
+    if (kind->connect) TRY(kind->connect(env));
+  return {};
+}
+
+Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env) {
+  for (const auto* kind : all_kinds())
+    if (kind->in_task) TRY(kind->in_task(pid, fds, env));
+  return {};
+}
+
+Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch) {
+  for (const auto* kind : all_kinds())
+    if (kind->late) TRY(kind->late(pid, fds, env, batch));
+  return {};
 }
 
 std::string Candidate::name() const {

@@ -84,12 +84,12 @@ pb::termios_entry termios_of(const struct termios& t) {
 
 // The session that has it as its controlling terminal, by asking every process of the container.
 Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& info) {
-  for (pid_t pid : env.pids) {
+  for (const auto& [pid, npid] : env.pids) {
     const auto stat = env.proc.stat(pid);
     const auto status = env.proc.status(pid);
     if (!stat || !status || stat->tty_nr != tty_nr(rdev) || stat->session != pid) continue;
     info.set_sid(static_cast<uint32_t>(status->ns_sid.back()));
-    for (pid_t other : env.pids)
+    for (const auto& [other, npid_of_other] : env.pids)
       if (const auto s = env.proc.status(other); s && other == stat->tpgid)
         info.set_pgrp(static_cast<uint32_t>(s->ns_pid.back()));
     return {};

@@ -191,6 +191,7 @@ class Stub {
       TRY(put_in_pool(fd, next++, "master of a terminal"));
     }
     for (int number : std::exchange(reserved_, {})) ::close(number);
+    if (env_.connect_files) TRY(env_.connect_files());
     return {};
   }
 
@@ -322,6 +323,7 @@ class Stub {
       from = fd + 1;
     }
     if (from < env_.pool.base) close_range(static_cast<unsigned>(from), static_cast<unsigned>(env_.pool.base - 1), 0);
+    if (env_.files_in_task) TRY(env_.files_in_task(t));
     const auto root = env_.snapshot.files.at(t.fs.root_id()).reg().name();
     if (root != "/" && !root.empty()) {
       if (::fchdir(TRY(pool_fd(t.fs.root_id()))) < 0 || ::chroot(".") < 0) return fail_sys("chroot", root);
@@ -412,6 +414,27 @@ Result<TreePlan> plan_tree(const Snapshot& s, bool outer_session) {
   std::vector<TreeInput> input;
   for (const auto& t : s.tasks) input.push_back({t.node.pid(), t.node.ppid(), t.node.pgid(), t.node.sid()});
   return plan_tree(input, outer_session);
+}
+
+files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Pool& pool, int proc) {
+  files::RestoreEnv env{.options = options,
+                        .files = s.files,
+                        .numbers = pool.file,
+                        .pipes = s.pipes,
+                        .ttys = s.ttys,
+                        .manifest = s.images->manifest()};
+  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
+  return env;
+}
+
+void give_files(StubEnv& env, files::RestoreEnv& files) {
+  env.open_file = [&files](const pb::file_entry& file) -> Result<Fd> {
+    const auto* kind = files::kind_of(file.type());
+    if (!kind) return fail(Code::kUnsupportedFile, cat("file ", file.id(), " of files.img"));
+    return kind->restore(file, files);
+  };
+  env.connect_files = [&files] { return files::connect(files); };
+  env.files_in_task = [&files](const TaskImage& t) { return files::in_task(t.node.pid(), t.fds, files); };
 }
 
 void become_root_stub(StubEnv& env, int go, int report, int proc) { Stub(env, go, report, proc).run_root(); }

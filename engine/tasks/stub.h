@@ -88,13 +88,22 @@ struct StubEnv {
   std::function<Result<void>()> set_up_namespaces;
   // Runs in the root stub after that: opens a file of the snapshot.
   std::function<Result<Fd>(const pb::file_entry&)> open_file;
-  // Runs in the root stub after that: masters that nobody else holds.
+  // Runs in the root stub after that: what connects them.
+  std::function<Result<void>()> connect_files;
+  // Runs in every task that has its descriptors.
+  std::function<Result<void>(const TaskImage&)> files_in_task;
+  // Runs in the root stub after all files are open: masters that nobody else holds.
   std::function<std::vector<int>()> spare_masters;
   // Objects that the root stub cannot make for itself in its user namespace; they are empty yet.
   std::map<uint64_t, Fd> shared_objects;
   Pool pool;
   const std::vector<memory::Premap>* premaps = nullptr;  // by task; null: none
 };
+
+// What files are restored from; `pool` has to live as long.
+files::RestoreEnv files_env(const Snapshot& snapshot, const Options& options, const Pool& pool, int proc);
+// Sets the functions of the StubEnv that have to do with files.
+void give_files(StubEnv& env, files::RestoreEnv& files);
 
 // The stubs as a scope: what is not released is killed and reaped by the destructor.
 class Stubs {
