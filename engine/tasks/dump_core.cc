@@ -166,6 +166,24 @@ void set_itimer(const itimerval& v, pb::itimer_entry& out) {
   out.set_vusec(static_cast<uint64_t>(v.it_value.tv_usec));
 }
 
+// A leader that has ended is what another thread is, without what the kernel has taken from it: it is restored by
+// ending again.
+void fill_exited_leader(const procfs::Procfs& proc, const Process& p, DumpedCore& out) {
+  auto& core = out.threads.front();
+  auto& extra = out.extras.front();
+  core = out.threads[1];
+  extra = out.extras[1];
+  extra.set_tid(static_cast<uint32_t>(p.npid));
+  extra.set_exited(true);
+  extra.clear_own_timers(), extra.clear_sleep_left_ns(), extra.mutable_more()->clear_restart();
+  const auto stat = proc.thread_stat(p.pid, p.tgid);
+  if (stat) extra.mutable_more()->set_exit_code(static_cast<uint32_t>(stat->exit_code));
+  auto& tc = *core.mutable_thread_core();
+  tc.set_futex_rla(0), tc.clear_rseq_entry(), tc.mutable_signals_p()->Clear();
+  tc.set_comm(p.stat.comm);
+  core.mutable_thread_info()->set_clear_tid_addr(0);
+}
+
 // What belongs to the process as a whole and only it can tell.
 Result<void> ask_process(Process& p, pb::task_core_entry& tc, pb::mm_entry& mm) {
   Batch batch;
@@ -250,9 +268,12 @@ Result<void> dump_mm(const procfs::Procfs& proc, const Process& p, pb::mm_entry&
 Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, SeccompTable& seccomp,
                              const procfs::UserMaps* users) {
   DumpedCore out;
-  for (const auto& thread : p.threads)
-    TRY_CTX(dump_thread(proc, p, thread, out.threads.emplace_back(), out.extras.emplace_back(), seccomp, users), "pid ",
-            p.pid);
+  for (const auto& thread : p.threads) {
+    auto& core = out.threads.emplace_back();
+    auto& extra = out.extras.emplace_back();
+    if (!thread.exited) TRY_CTX(dump_thread(proc, p, thread, core, extra, seccomp, users), "pid ", p.pid);
+  }
+  if (p.threads.front().exited) fill_exited_leader(proc, p, out);
   auto& tc = *out.threads.front().mutable_tc();
   tc.set_task_state(p.stop_signal ? kTaskStopped : kTaskAlive);
   if (p.stop_signal) tc.set_stop_signo(static_cast<uint32_t>(p.stop_signal));

@@ -17,7 +17,7 @@ namespace {
 
 Result<Process> describe(const procfs::Procfs& proc, pid_t pid, pid_t parent) {
   Process p;
-  p.pid = pid;
+  p.tgid = p.pid = pid;
   p.parent = parent;
   p.stat = TRY(proc.stat(pid));
   p.status = TRY(proc.status(pid));
@@ -27,7 +27,37 @@ Result<Process> describe(const procfs::Procfs& proc, pid_t pid, pid_t parent) {
   p.npid = p.status.ns_pid.back();
   p.npgid = p.status.ns_pgid.back();
   p.nsid = p.status.ns_sid.back();
+  if (!p.zombie) return p;
+  const auto tids = proc.threads(pid);
+  if (!tids) return p;
+  for (pid_t tid : *tids) {
+    const auto stat = proc.thread_stat(pid, tid);
+    if (!stat || stat->state == 'Z' || stat->state == 'X') continue;
+    p.zombie = false;
+    p.pid = tid;
+    p.status = TRY(proc.thread_status(pid, tid));
+    break;
+  }
   return p;
+}
+
+Result<Thread> describe_thread(const procfs::Procfs& proc, const Process& p, pid_t tid) {
+  Thread t;
+  t.tid = tid;
+  const auto status = TRY(proc.thread_status(p.pid, tid));
+  t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
+  if (status.state == 'Z' || status.state == 'X') {
+    if (tid != p.tgid)
+      return fail(
+          Error(Code::kTaskGone, cat("pid ", p.tgid, ": thread ", tid, " has ended")).about(cat("pid ", p.tgid)));
+    t.exited = true;
+    t.regs.orig_rax = static_cast<uint64_t>(-1);
+    return t;
+  }
+  t.regs = TRY(kernel::get_regs(tid));
+  if (kernel::restart_cut_short(t.regs)) TRY(kernel::set_regs(tid, t.regs));
+  t.sigmask = TRY(kernel::get_sigmask(tid));
+  return t;
 }
 
 // Walks children; a process that ends meanwhile is skipped, its orphans turn up elsewhere.
@@ -60,6 +90,17 @@ Error not_stopped(const procfs::Procfs& proc, pid_t tid) {
 
 }  // namespace
 
+Result<Fd> open_pidfd(const Process& p) {
+  if (p.pid == p.tgid) return kernel::pidfd_open(p.pid);
+  auto fd = kernel::pidfd_open(p.pid, kernel::kPidfdThread);
+  if (!fd && fd.error().sys_errno() == EINVAL)
+    return fail(
+        Error(Code::kUnsupported, cat("the first thread of pid ", p.tgid, " (", p.stat.comm,
+                                      ") has exited while others live on; that takes pidfd_open(PIDFD_THREAD), Linux 6.9"))
+            .about(cat("pid ", p.tgid)));
+  return fd;
+}
+
 Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   std::vector<Process> out;
   TRY(walk(proc, root, 0, out, true));
@@ -70,7 +111,7 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   if (root_ns == own_ns) return out;
   // The whole pid namespace dies with its init, so whoever else is in it belongs to the container.
   std::set<pid_t> known;
-  for (const auto& p : out) known.insert(p.pid);
+  for (const auto& p : out) known.insert(p.tgid);
   for (pid_t pid : TRY(proc.processes())) {
     if (known.contains(pid)) continue;
     const auto ns = proc.ns(pid, "pid");
@@ -81,7 +122,7 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
     if (parent_ns && *parent_ns == root_ns) continue;
     const size_t first = out.size();
     TRY(walk(proc, pid, 0, out, false));
-    for (size_t i = first; i < out.size(); ++i) known.insert(out[i].pid);
+    for (size_t i = first; i < out.size(); ++i) known.insert(out[i].tgid);
   }
   return out;
 }
@@ -193,20 +234,10 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(proc, timeout_ms));
   tree.processes_ = TRY(find_tree(proc, options.pid));
   for (auto& p : tree.processes_) {
-    p.pidfd = TRY(kernel::pidfd_open(p.pid));
+    p.pidfd = TRY(open_pidfd(p));
     if (p.zombie) continue;
-    for (pid_t tid : TRY(proc.threads(p.pid))) {
-      Thread t;
-      t.tid = tid;
-      auto status = TRY(proc.thread_status(p.pid, tid));
-      if (status.state == 'Z' || status.state == 'X')
-        return fail(Error(Code::kUnsupported, cat("pid ", p.pid, ": thread ", tid, " has exited while others live on"))
-                        .about(cat("pid ", p.pid)));
-      t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
-      t.regs = TRY(kernel::get_regs(tid));
-      if (kernel::restart_cut_short(t.regs)) TRY(kernel::set_regs(tid, t.regs));
-      t.sigmask = TRY(kernel::get_sigmask(tid));
-      p.threads.push_back(t);
+    for (pid_t tid : TRY(proc.threads(p.tgid))) {
+      p.threads.push_back(TRY(describe_thread(proc, p, tid)));
       siginfo_t info{};
       // At an EVENT_STOP, si_code holds the group-stop signal, or SIGTRAP when there is none.
       if (tid == p.pid && ::ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) == 0) {
@@ -220,7 +251,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
 
 pid_t FrozenTree::to_container(pid_t host_pid) const {
   for (const auto& p : processes_)
-    if (p.pid == host_pid) return p.npid;
+    if (p.tgid == host_pid) return p.npid;
   return 0;
 }
 
@@ -250,13 +281,13 @@ FrozenTree::~FrozenTree() {
 Result<void> FrozenTree::resume(bool leave_stopped) {
   if (leave_stopped)
     for (auto& p : processes_)
-      if (!p.zombie) ::kill(p.pid, SIGSTOP);
+      if (!p.zombie) ::kill(p.tgid, SIGSTOP);
   release();
   return {};
 }
 
 Result<void> FrozenTree::kill_all() {
-  for (auto& p : processes_) ::kill(p.pid, SIGKILL);
+  for (auto& p : processes_) ::kill(p.tgid, SIGKILL);
   // The tracer sees every thread end before the real parent does: each has to be reaped here.
   kernel::reap({attached_.begin(), attached_.end()}, 10000);
   attached_.clear();

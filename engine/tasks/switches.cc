@@ -77,7 +77,7 @@ void find_switch_obstacles(const procfs::Procfs& proc, const Process& p, std::ve
 }
 
 Result<void> dump_switches(const procfs::Procfs& proc, Process& p, const Thread& t, pb::task_extra& extra) {
-  const bool leader = t.tid == p.pid;
+  const bool leader = t.ntid == p.npid;
   Batch batch;
   const auto tsc = batch.space(4);
   const size_t got_tsc = batch.add(__NR_prctl, PR_GET_TSC, tsc);
