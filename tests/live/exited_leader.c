@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A thread group leader that has exited while other threads live; a child it made before, memory and descriptors that
-// only the others hold now; pthread_exit(3).
+// Thread group leaders that have exited while other threads live, of the root of the tree too; a child one has made
+// before; memory and descriptors that only the others hold now; the exit status; pthread_exit(3).
 #include "live.h"
 #include <pthread.h>
 #include <sys/wait.h>
@@ -32,8 +32,8 @@ static void *idles(void *unused) {
   return unused;
 }
 
-int main(int argc, char **argv) {
-  live_init(argc, argv);
+static void *whole(void *unused) {
+  (void)unused;
   int said[2], status;
   char byte;
   CHECK(pipe(pipe_ends) == 0 && pipe(said) == 0);
@@ -73,4 +73,11 @@ int main(int argc, char **argv) {
   CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == kStatus || WEXITSTATUS(status) == 5), "status %#x", status);
   CHECK(kill(many, SIGKILL) == 0 && waitpid(many, &status, 0) == many && WTERMSIG(status) == SIGKILL);
   live_ok();
+}
+
+int main(int argc, char **argv) {
+  live_init(argc, argv);
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, whole, NULL) == 0);
+  syscall(SYS_exit, 3);
 }
