@@ -38,7 +38,7 @@ struct Process {
   pid_t npgid = 0, nsid = 0;
   bool zombie = false;
   int stop_signal = 0;  // group-stopped by this signal, else 0
-  Fd pidfd;          // of `pid`
+  Fd pidfd;             // of `pid`
   procfs::Stat stat;
   procfs::Status status;
   std::vector<Thread> threads;  // leader first; empty for zombies
