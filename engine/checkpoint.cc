@@ -172,7 +172,7 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
     if (vma.shared_object) TRY(d.shared.add(d.proc, p.pid, vma));
     if (!vma.file_backed) continue;
     const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
-    vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map.start, vma.map.end, write_through ? O_RDWR : O_RDONLY)));
+    vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map, write_through ? O_RDWR : O_RDONLY)));
   }
   return vmas;
 }
@@ -193,10 +193,11 @@ Result<void> infect(tasks::FrozenTree& tree) {
   return result;
 }
 
-Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
-                          const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index, std::vector<memory::Vma> vmas) {
+Result<void> dump_process(Dump& d, tasks::Process& p, const tasks::Answers& answers, files::Collector& files,
+                          tasks::SeccompTable& seccomp, const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index,
+                          std::vector<memory::Vma> vmas) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
-  auto core = TRY(tasks::dump_core(d.proc, p, seccomp, d.users()));
+  auto core = TRY(tasks::dump_core(d.proc, p, answers, seccomp, d.users()));
   const auto task_files = TRY(files.dump_task(p));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
   core.mm.set_exe_file_id(task_files.exe_id);
@@ -292,13 +293,14 @@ Result<void> dump_everything(Dump& d) {
       TRY(tasks::step_out_of_vdso(p, vmas[p.pid]));
     }
   TRY(infect(d.tree));
+  const auto answers = TRY(tasks::ask_all(d.tree.processes()));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {
     TRY(check_interrupted());
     if (p.zombie)
       TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.npid)), tasks::dump_zombie(p)));
     else
-      TRY(dump_process(d, p, files, seccomp, sets, index++, std::move(vmas[p.pid])));
+      TRY(dump_process(d, p, answers.at(p.pid), files, seccomp, sets, index++, std::move(vmas[p.pid])));
   }
   TRY(files::finish_dump(env, output));
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));

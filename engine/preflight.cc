@@ -200,8 +200,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   env.root_dir = TRY(proc.open_file(root, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : processes) env.pids.emplace(p.tgid, p.npid);
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
-  if (options.cgroup_mode != CgroupMode::kIgnore)
-    find_device_filter_obstacles(root, options.cgroup_yard, obstacles);
+  if (options.cgroup_mode != CgroupMode::kIgnore) find_device_filter_obstacles(root, options.cgroup_yard, obstacles);
   check_sharing(processes, obstacles);
   memory::OutsideCheck outside;
   const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));

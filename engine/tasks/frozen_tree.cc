@@ -94,10 +94,10 @@ Result<Fd> open_pidfd(const Process& p) {
   if (p.pid == p.tgid) return kernel::pidfd_open(p.pid);
   auto fd = kernel::pidfd_open(p.pid, kernel::kPidfdThread);
   if (!fd && fd.error().sys_errno() == EINVAL)
-    return fail(
-        Error(Code::kUnsupported, cat("the first thread of pid ", p.tgid, " (", p.stat.comm,
-                                      ") has exited while others live on; that takes pidfd_open(PIDFD_THREAD), Linux 6.9"))
-            .about(cat("pid ", p.tgid)));
+    return fail(Error(Code::kUnsupported,
+                      cat("the first thread of pid ", p.tgid, " (", p.stat.comm,
+                          ") has exited while others live on; that takes pidfd_open(PIDFD_THREAD), Linux 6.9"))
+                    .about(cat("pid ", p.tgid)));
   return fd;
 }
 
@@ -127,11 +127,12 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   return out;
 }
 
-Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options) {
+Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::set<pid_t>& seen, const Options& options) {
   // Suspending filters needs CAP_SYS_ADMIN; a client's tasks have none (engine/client_check.h).
   const unsigned long flags = PTRACE_O_TRACESYSGOOD | (options.client ? 0 : PTRACE_O_SUSPEND_SECCOMP);
   bool news = false;
-  for (auto& process : TRY(find_tree(proc, options.pid))) {
+  processes_ = TRY(find_tree(proc, options.pid));
+  for (auto& process : processes_) {
     if (process.zombie) continue;
     auto tids = proc.threads(process.pid);
     if (!tids) continue;
@@ -140,13 +141,17 @@ Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, b
       auto seized = kernel::seize(tid, flags);
       if (!seized) {
         const auto stat = proc.thread_stat(process.pid, tid);
-        if (!stat || stat->state == 'Z' || stat->state == 'X') continue;  // ended meanwhile
+        if (!stat || stat->state == 'Z' || stat->state == 'X') {
+          seen.insert(tid);  // ended meanwhile: the list is to be made once more
+          news = true;
+          continue;
+        }
         const auto status = proc.thread_status(process.pid, tid);
         if (status && status->tracer_pid != 0)
           return fail(std::move(seized).error().context(cat("traced by pid ", status->tracer_pid)));
         return fail(std::move(seized).error().with_code(Code::kPermission));
       }
-      seen[tid] = true;
+      seen.insert(tid);
       pending_.push_back(tid);
       attached_.insert(tid);
       TRY(kernel::interrupt(tid));
@@ -220,7 +225,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   const int timeout_ms = options.timeout_seconds ? static_cast<int>(options.timeout_seconds) * 1000 : -1;
   if (!options.freeze_cgroup.empty()) tree.freezer_.emplace(TRY(cgroups::Freezer::open(options.freeze_cgroup)));
   if (tree.freezer_) tree.was_frozen_ = tree.freezer_->was_frozen();
-  std::map<pid_t, bool> seen;
+  std::set<pid_t> seen;
   // A running container is not frozen: ptrace stops do the same, and they end by themselves if
   // the engine is killed. A frozen task does not reach a ptrace stop, so a paused container is
   // seized frozen and then thawed: every task stops before its first instruction.
@@ -232,7 +237,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   }
   // Running tasks may fork until they stop: seize until a round finds nothing new.
   while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(proc, timeout_ms));
-  tree.processes_ = TRY(find_tree(proc, options.pid));
+  // The last round has found nothing that is not stopped or dead.
   for (auto& p : tree.processes_) {
     p.pidfd = TRY(open_pidfd(p));
     if (p.zombie) continue;

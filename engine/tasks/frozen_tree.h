@@ -82,7 +82,7 @@ class FrozenTree {
 
  private:
   FrozenTree() = default;
-  Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options);
+  Result<bool> seize_new(const procfs::Procfs& proc, std::set<pid_t>& seen, const Options& options);
   Result<void> collect_stops(const procfs::Procfs& proc, int timeout_ms);
   Result<bool> take_stop(pid_t tid, int timeout_ms);
   Result<bool> let_vfork_end(const procfs::Procfs& proc, pid_t tid, int64_t deadline_ms);
