@@ -133,13 +133,19 @@ class Stub {
     return env_.ground->enter_below_prefix(*set, 0);
   }
 
-  static Result<void> raise_descriptor_limit() {
+  // The root holds every file of the images at once, more than any task may: above the hard limit that takes
+  // CAP_SYS_RESOURCE.
+  Result<void> raise_descriptor_limit() const {
+    const auto need = static_cast<rlim_t>(env_.pool.end) + 64;
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
-      limit.rlim_cur = limit.rlim_max;
-      (void)::setrlimit(RLIMIT_NOFILE, &limit);
-    }
-    return {};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return fail_sys("getrlimit(RLIMIT_NOFILE)");
+    const rlim_t most = limit.rlim_max;
+    limit.rlim_cur = limit.rlim_max = std::max(most, need);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) return {};
+    if (most < need)
+      return fail(Code::kRestoreFailed, cat("the images hold ", env_.pool.file.size(), " open files, which takes ",
+                                            need, " descriptors; the limit here (RLIMIT_NOFILE) is ", most));
+    return fail_sys("setrlimit(RLIMIT_NOFILE)");
   }
 
   // Low numbers belong to the task: what the stub itself needs goes up.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // load READY KIND N: holds N of what the bench measures, and sleeps. KIND: processes, threads, memory (MiB), huge (MiB, in
-// transparent huge pages), vmas, workers (N forked ones that share 500 MiB with their parent).
+// transparent huge pages), vmas, workers (N forked ones that share 500 MiB with their parent), connections (TCP, both ends),
+// pairs (of Unix sockets), pipes, files. Tasks of 1000 descriptors each hold the latter.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static void *sleeper(void *unused) {
@@ -31,6 +34,40 @@ static char *allocate(size_t size, int advice) {
   madvise(at, size, advice);
   fill(at, size, 1);
   return at;
+}
+
+static int connection(int ends[2]) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  if (bind(listener, (void *)&address, size) || listen(listener, 1) || getsockname(listener, (void *)&address, &size)) return -1;
+  ends[0] = socket(AF_INET, SOCK_STREAM, 0);
+  if (connect(ends[0], (void *)&address, size)) return -1;
+  ends[1] = accept(listener, NULL, NULL);
+  close(listener);
+  return ends[1];
+}
+
+static void hold(const char *ready, const char *kind, size_t n) {
+  const size_t descriptors = *kind == 'f' ? 1 : 2;
+  char name[4096];
+  int ends[2];
+  for (size_t i = 0; i < n; i++) {
+    if (i && i * descriptors % 1000 == 0) {  // a child holds these, and another the next
+      if (fork() == 0) sleeper(NULL);
+      for (int fd = 3; fd < 1100; fd++) close(fd);
+    }
+    int failed;
+    if (!strcmp(kind, "pipes")) failed = pipe(ends);
+    else if (!strcmp(kind, "pairs")) failed = socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+    else if (!strcmp(kind, "connections")) failed = connection(ends) < 0;
+    else {
+      snprintf(name, sizeof name, "%s.%zu", ready, i);
+      failed = open(name, O_RDWR | O_CREAT, 0600) < 0;
+    }
+    if (failed) exit(1);
+    if (descriptors == 2 && write(ends[1], "x", 1) != 1) exit(1);
+  }
 }
 
 int main(int argc, char **argv) {
@@ -58,6 +95,8 @@ int main(int argc, char **argv) {
       if (mprotect(at + i * 8192, 4096, PROT_READ | PROT_WRITE)) return 1;
       at[i * 8192] = 1;
     }
+  } else if (strchr("cpf", *kind)) {
+    hold(argv[1], kind, n);
   } else {
     return 2;
   }
