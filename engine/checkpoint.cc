@@ -236,6 +236,9 @@ Result<void> dump_tree(Dump& d) {
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
   if (!out.remaps.empty()) TRY(d.images.put_all(Kind::kRemapFpath, "remap-fpath.img", out.remaps));
+  std::vector<pb::file_lock_entry> locks;
+  files::add_locks_image(out.locks, locks);
+  if (!locks.empty()) TRY(d.images.put_all(Kind::kFileLocks, "filelocks.img", locks));
   if (!out.memfds.empty()) TRY(d.images.put_all(Kind::kMemfdInode, "memfd.img", out.memfds));
   auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
   for (const auto& [id, pipe] : out.pipes) {

@@ -113,6 +113,7 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
     e.set_type(kind_of(c).type);
     e.set_fd(static_cast<uint32_t>(c.fd));
     out_.descriptors.push_back({c.pid, c.fd, e.id()});
+    TRY(note_locks(c, env_, e.id(), out_.locks));
   }
   out.cwd_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "cwd")), O_RDONLY | O_DIRECTORY));
   out.root_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "root")), O_RDONLY | O_DIRECTORY));

@@ -15,6 +15,7 @@
 
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
+#include "engine/files/locks.h"
 #include "engine/image/reader.h"
 #include "engine/image/writer.h"
 #include "engine/memory/shared.h"
@@ -74,6 +75,7 @@ struct DumpOutput {
   };
   std::map<uint32_t, PipeData> pipes;           // by pipe id
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
+  std::vector<Lock> locks;
 };
 
 // A memfd of the images.
@@ -91,6 +93,7 @@ struct RestoreEnv {
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   const pb::manifest_entry* manifest = nullptr;  // null: images of another engine
+  const std::vector<Lock>* locks = nullptr;
   const image::Reader* images = nullptr;
   int proc = -1;  // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;

@@ -61,7 +61,7 @@ Result<void> finish_dump(const DumpEnv& env, DumpOutput& out) {
 Result<void> connect(RestoreEnv& env) {
   for (const auto* kind : all_kinds())
     if (kind->connect) TRY(kind->connect(env));
-  return {};
+  return take_locks(env);
 }
 
 Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env) {
@@ -73,6 +73,7 @@ Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, con
 Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch) {
   for (const auto* kind : all_kinds())
     if (kind->late) TRY(kind->late(pid, fds, env, batch));
+  take_own_locks(pid, env, batch);
   return {};
 }
 
@@ -86,10 +87,7 @@ Result<void> check_owner(const Candidate& c) {
   const int signal = ::fcntl(c.copy.get(), 11 /* F_GETSIG */);
   if ((owner != 0 && owner != -1) || signal > 0 || (c.info.flags & O_ASYNC))
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " sends signals on I/O (F_SETOWN)")).about(c.name()));
-  for (const auto& line : c.info.rest)
-    if (line.starts_with("lock:"))
-      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " holds a file lock")).about(c.name()));
-  return {};
+  return check_locks(c);
 }
 
 int inherited_fd(const Options& options, std::string_view key) {

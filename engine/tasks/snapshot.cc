@@ -222,7 +222,7 @@ Result<void> load_users(Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -249,6 +249,7 @@ Result<Snapshot> load(const image::Reader& images) {
   }
   s.memfds = TRY(files::load_memfds(images));
   s.ghosts = TRY(files::load_ghosts(images));
+  s.locks = TRY(files::load_locks(images));
   if (images.exists("pipes-data.img")) {
     auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
     pb::pipe_data_entry entry;
@@ -278,11 +279,13 @@ Result<Snapshot> load(const image::Reader& images) {
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
+    TRY(files::find_lock_files(s.locks, task.node.pid(), task.fds));
     for (const auto& vma : task.mm.vmas()) {
       if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
       if (memory::is_sysv(vma)) TRY(check_segment(s, vma, img("mm", task.node.pid())));
     }
   }
+  TRY(files::check_lock_files(s.locks));
   TRY(open_as_mapped(s));
   TRY(memory::load_inherited(s));
   TRY(plan_seals(s));

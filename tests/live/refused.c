@@ -166,17 +166,6 @@ static void h_deleted_directory(void) {
   hold(open(path, O_RDONLY | O_DIRECTORY));
   CHECK(rmdir(path) == 0);
 }
-static void h_flock(void) {
-  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
-  CHECK(flock(fd, LOCK_EX) == 0);
-  hold(fd);
-}
-static void h_posix_lock(void) {
-  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
-  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-  CHECK(fcntl(fd, F_SETLK, &lock) == 0);
-  CHECK(fcntl(fd, F_DUPFD, 33) == 33);
-}
 static void h_sysv_shm(void) {
   int id = shmget(IPC_PRIVATE, 4096, 0600);
   CHECK(id >= 0);
@@ -334,7 +323,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(deleted_file_with_link), KIND(deleted_directory),
-    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
+    KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),

@@ -30,8 +30,6 @@ REFUSALS = [
     ('deleted_large_file', FILE, ['fd 33', 'deleted', '--ghost-limit']),
     ('deleted_file_with_link', FILE, ['fd 33', 'deleted', 'hard links']),
     ('deleted_directory', FILE, ['fd 33', 'deleted']),
-    ('flock', OTHER, ['lock']),
-    ('posix_lock', OTHER, ['lock']),
     ('sysv_shm', MEMORY, ['SYSV']),
     ('deleted_large_mapping', FILE, ['mapped', 'deleted', '--ghost-limit']),
     ('memory_shared_outside', MEMORY, ['shares memory with', 'outside', '/dev/zero']),
