@@ -9,7 +9,18 @@ namespace {
 
 // What /proc shows for kinds that have no file of their own here yet, in plain words.
 std::string describe_kind(const Candidate& c) {
-  if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:")) return std::string(c.link.substr(11));
+  if (c.link.starts_with("anon_inode:")) {
+    std::string_view name = c.link;
+    name.remove_prefix(11);
+    if (name.starts_with("[") && name.ends_with("]")) name = name.substr(1, name.size() - 2);
+    for (const auto& [kernels, ours] : {std::pair{"perf_event", "performance counter (perf_event)"},
+                                        {"bpf-map", "BPF map (bpf-map)"},
+                                        {"bpf-prog", "BPF program (bpf-prog)"},
+                                        {"fscontext", "file system being set up (fscontext)"},
+                                        {"landlock-ruleset", "set of rules (landlock-ruleset)"}})
+      if (name == kernels) return ours;
+    return std::string(name);
+  }
   if (S_ISSOCK(c.st.st_mode)) return "socket";
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
@@ -31,6 +42,8 @@ const std::vector<const FileKind*>& all_kinds() {
   // The first that matches.
   static const std::vector<const FileKind*> table = {
       &kPipe,        //
+      &kFifo,        //
+      &kInotify,     //
       &kTty,         //
       &kMemfd,       //
       &kRegular,     //

@@ -222,7 +222,7 @@ Result<void> load_users(Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"sk-queues.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -250,16 +250,8 @@ Result<Snapshot> load(const image::Reader& images) {
   s.memfds = TRY(files::load_memfds(images));
   s.ghosts = TRY(files::load_ghosts(images));
   s.locks = TRY(files::load_locks(images));
-  if (images.exists("pipes-data.img")) {
-    auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
-    pb::pipe_data_entry entry;
-    while (TRY(reader.next(entry))) {
-      auto& pipe = s.pipes[entry.pipe_id()];
-      if (entry.bytes() > (1u << 20) * 16) return corrupt("pipes-data.img", "too much data");
-      pipe.entry = entry;
-      pipe.bytes = TRY(reader.payload(entry.bytes()));
-    }
-  }
+  s.pipes = TRY(files::load_pipes(images, false));
+  s.fifos = TRY(files::load_pipes(images, true));
   if (images.exists("tty-info.img"))
     for (auto& tty : TRY(images.read_all<pb::tty_info_entry>(Kind::kTtyInfo, "tty-info.img"))) s.ttys[tty.id()] = tty;
   if (images.exists("seccomp.img")) {

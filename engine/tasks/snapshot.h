@@ -55,6 +55,7 @@ struct Snapshot {
   std::vector<TaskImage> tasks;  // as in pstree.img: root first
   std::map<uint32_t, pb::file_entry> files;
   std::map<uint32_t, files::DumpOutput::PipeData> pipes;
+  std::map<uint32_t, files::DumpOutput::PipeData> fifos;
   memory::SharedImages shared;                       // shared anonymous memory
   std::map<uint64_t, namespaces::Segment> segments;  // System V, by id
   std::map<uint64_t, files::MemfdImage> memfds;
