@@ -238,13 +238,20 @@ Result<void> dump_tree(Dump& d) {
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
   if (!out.remaps.empty()) TRY(d.images.put_all(Kind::kRemapFpath, "remap-fpath.img", out.remaps));
+  std::vector<pb::file_lock_entry> locks;
+  files::add_locks_image(out.locks, locks);
+  if (!locks.empty()) TRY(d.images.put_all(Kind::kFileLocks, "filelocks.img", locks));
   if (!out.memfds.empty()) TRY(d.images.put_all(Kind::kMemfdInode, "memfd.img", out.memfds));
-  auto data = TRY(d.images.open(Kind::kPipesData, "pipes-data.img"));
-  for (const auto& [id, pipe] : out.pipes) {
-    TRY(data.append(pipe.entry));
-    TRY(data.append_payload(pipe.bytes.data(), pipe.bytes.size()));
-  }
-  TRY(data.close());
+  auto write_pipes = [&](Kind kind, const std::string& name, const auto& pipes) -> Result<void> {
+    auto data = TRY(d.images.open(kind, name));
+    for (const auto& [id, pipe] : pipes) {
+      TRY(data.append(pipe.entry));
+      TRY(data.append_payload(pipe.bytes.data(), pipe.bytes.size()));
+    }
+    return data.close();
+  };
+  TRY(write_pipes(Kind::kPipesData, "pipes-data.img", out.pipes));
+  if (!out.fifos.empty()) TRY(write_pipes(Kind::kFifoData, "fifo-data.img", out.fifos));
   std::vector<pb::tty_info_entry> ttys;
   for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
   return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);

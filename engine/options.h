@@ -114,7 +114,8 @@ struct Options {
   std::string lsm_profile;
   std::string action_script;
   uint32_t timeout_seconds = 10;  // for freezing
-  uint64_t ghost_limit = 1u << 20;
+  uint64_t ghost_limit = 1u << 30;
+  bool build_ids = true;  // of executable files, so that others are noticed
 
   std::optional<Client> client;  // the engine has this user's rights then, and next to no capabilities
 

@@ -323,12 +323,12 @@ constexpr OptionSpec kTable[] = {
     // --- files
     {'l', "file-locks", kNone, true, kYes, kBoth, "file_locks", "", "allow tasks that hold file locks", flag<&O::set_file_locks>},
     {0, "link-remap", kNone, true, kYes, kBoth, "link_remap", "", "allow linking unlinked files back temporarily", flag<&O::set_link_remap>},
-    {0, "ghost-limit", kReq, false, kYes, kDump, "ghost_limit", "SIZE", "largest unlinked file kept in the images (1M)", set_ghost_limit},
+    {0, "ghost-limit", kReq, false, kYes, kDump, "ghost_limit", "SIZE", "largest unlinked file kept in the images (1G)", set_ghost_limit},
     {0, "ghost-fiemap", kNone, true, kNoOp, kDump, "ghost_fiemap", "", "holes are always found", flag<&O::set_ghost_fiemap>},
     {0, "evasive-devices", kNone, true, kYes, kBoth, "evasive_devices", "", "take any path to a device that leads to it", flag<&O::set_evasive_devices>},
-    {0, "force-irmap", kNone, true, kNoOp, kBoth | kOther, "force_irmap", "", "paths of watched inodes; inotify is refused by name", flag<&O::set_force_irmap>},
+    {0, "force-irmap", kNone, true, kNoOp, kBoth | kOther, "force_irmap", "", "paths of watched inodes are always found", flag<&O::set_force_irmap>},
     {0, "irmap-scan-path", kReq, false, kNoOp, kDump | kOther, "irmap_scan_paths", "PATH", "as --force-irmap", list<&O::mutable_irmap_scan_paths>},
-    {0, "file-validation", kReq, false, kNoOp, kBoth, "file_validation_method", "METHOD", "filesize or buildid; the size is always compared", set_file_validation},
+    {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "buildid (also compare builds of executables) or filesize", set_file_validation},
     {0, "skip-file-rwx-check", kNone, true, kNoOp, kRestore, "skip_file_rwx_check", "", "permission bits are not compared", flag<&O::set_skip_file_rwx_check>},
     // --- what stays outside
     {0, "external", kReq, false, kYes, kBoth, "external", "KIND[KEY]:VALUE", "a resource that is not part of the images", list<&O::mutable_external>},

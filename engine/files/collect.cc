@@ -72,7 +72,11 @@ void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64
 
 Result<uint32_t> Collector::id_of(const Candidate& c) {
   auto& same_inode = known_[{c.st.st_dev, c.st.st_ino}];
-  for (const auto& k : same_inode) {
+  // kcmp(2) puts open files in an order: thousands of one inode are not compared all with all.
+  size_t first = 0, last = same_inode.size();
+  while (first < last) {
+    const size_t middle = (first + last) / 2;
+    const auto& k = same_inode[middle];
     const int r = kernel::kcmp(k.pid, c.pid, kernel::Kcmp::kFile, static_cast<unsigned long>(k.fd),
                                static_cast<unsigned long>(c.fd));
     if (r < 0) {
@@ -80,13 +84,14 @@ Result<uint32_t> Collector::id_of(const Candidate& c) {
       return fail_sys("kcmp", c.name());
     }
     if (r == 0) return k.id;
+    r == 1 ? first = middle + 1 : last = middle;
   }
   const auto& kind = kind_of(c);
   TRY(kind.check(c, env_));
   pb::file_entry entry;
-  entry.set_id(next_id_++);
+  entry.set_id(out_.next_file_id++);
   TRY_CTX(kind.dump(c, env_, out_, entry), c.name());
-  same_inode.push_back({c.pid, c.fd, entry.id()});
+  same_inode.insert(same_inode.begin() + static_cast<long>(first), {c.pid, c.fd, entry.id()});
   out_.files.push_back(entry);
   return entry.id();
 }
@@ -97,7 +102,7 @@ Result<uint32_t> Collector::dump_path(Candidate c, int open_flags) {
   c.info.flags = static_cast<uint32_t>(open_flags);
   c.info.pos = 0;
   pb::file_entry entry;
-  entry.set_id(next_id_++);
+  entry.set_id(out_.next_file_id++);
   TRY((kMemfd.matches(c) ? kMemfd : kRegular).dump(c, env_, out_, entry));
   out_.files.push_back(entry);
   paths_[key] = entry.id();
@@ -113,6 +118,7 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
     e.set_type(kind_of(c).type);
     e.set_fd(static_cast<uint32_t>(c.fd));
     out_.descriptors.push_back({c.pid, c.fd, e.id()});
+    TRY(note_locks(c, env_, e.id(), out_.locks));
   }
   out.cwd_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "cwd")), O_RDONLY | O_DIRECTORY));
   out.root_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "root")), O_RDONLY | O_DIRECTORY));

@@ -47,7 +47,6 @@ class Collector {
 
   const DumpEnv& env_;
   DumpOutput& out_;
-  uint32_t next_id_ = 1;
   // Descriptors of one inode, one per description, compared by kcmp.
   std::map<std::pair<dev_t, ino_t>, std::vector<Known>> known_;
   // Path-only files, shared by (inode, mount, flags): nothing but the path matters for them.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Regular files that have no name any more but are open or mapped: contents go to ghost-file-ID.img, holes left out,
-// and remap-fpath.img says which file of files.img is which ghost. On restore the file is made where it was, opened,
-// and its name removed again; one that never had a name (O_TMPFILE) gets none.
+// Files that have no name any more but are open or mapped: contents go to ghost-file-ID.img, holes left out, and
+// remap-fpath.img says which file of files.img is which ghost. On restore the file is made where it was, opened,
+// and its name removed again; one that never had a name (O_TMPFILE) gets none. Directories, named pipes and device
+// nodes have no contents. Directories that are missing on the way are made for that moment.
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -67,9 +68,7 @@ Result<void> write_data(int fd, uint64_t size, image::RecordFile& file) {
 }
 
 Result<void> dump_contents(const Candidate& c, const DumpEnv& env, uint32_t id, image::Writer& images) {
-  const Fd fd = TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", c.copy.get()), O_RDONLY | O_NONBLOCK));
-  struct stat st {};
-  if (::fstat(fd.get(), &st) < 0) return fail_sys("fstat", c.name());
+  const auto& st = c.st;
   pb::ghost_file_entry entry;
   const auto owner = TRY(owner_of(c, env));
   entry.set_uid(owner.uid), entry.set_gid(owner.gid), entry.set_mode(st.st_mode);
@@ -79,20 +78,28 @@ Result<void> dump_contents(const Candidate& c, const DumpEnv& env, uint32_t id, 
     to.set_tv_sec(static_cast<uint64_t>(from.tv_sec)), to.set_tv_usec(static_cast<uint64_t>(from.tv_nsec) / 1000);
   };
   time(*entry.mutable_atim(), c.st.st_atim), time(*entry.mutable_mtim(), c.st.st_mtim);
-  entry.set_chunks(true);
-  entry.set_size(static_cast<uint64_t>(st.st_size));
+  if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+    entry.set_rdev(static_cast<uint32_t>(major(st.st_rdev) << 20 | minor(st.st_rdev)));
+  if (S_ISREG(st.st_mode)) entry.set_chunks(true), entry.set_size(static_cast<uint64_t>(st.st_size));
   auto file = TRY(images.open(image::Kind::kGhostFile, ghost_name(id)));
   TRY(file.append(entry));
-  TRY(write_data(fd.get(), entry.size(), file));
+  if (S_ISREG(st.st_mode)) {
+    const Fd fd = TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", c.copy.get()), O_RDONLY | O_NONBLOCK));
+    TRY(write_data(fd.get(), entry.size(), file));
+  }
   return file.close();
+}
+
+bool can_be_ghost(mode_t mode) {
+  return S_ISREG(mode) || S_ISDIR(mode) || S_ISFIFO(mode) || S_ISCHR(mode) || S_ISBLK(mode);
 }
 
 // Record by record: what comes is a chunk, its bytes follow.
 Result<pb::ghost_file_entry> read_head(image::RecordReader& file) {
   pb::ghost_file_entry entry;
   if (!TRY(file.next(entry))) return fail(file.corrupt("no record"));
-  if (!S_ISREG(entry.mode())) return fail(file.corrupt("a deleted file that is not a regular one"));
-  if (!entry.chunks()) entry.set_size(file.remaining());
+  if (!can_be_ghost(entry.mode())) return fail(file.corrupt("a deleted file of a kind that has no contents"));
+  if (!entry.chunks()) entry.set_size(S_ISREG(entry.mode()) ? file.remaining() : 0);
   if (entry.size() > uint64_t{1} << 60) return fail(file.corrupt("size of a deleted file"));
   return entry;
 }
@@ -110,70 +117,120 @@ Result<void> each_chunk(image::RecordReader& file, const pb::ghost_file_entry& e
   return {};
 }
 
+// Directories on the way to `path` that are not there, made for as long as this lives.
+class MissingParents {
+ public:
+  Result<void> make(const std::string& path) {
+    for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+      const std::string directory = path.substr(0, slash);
+      if (::mkdir(directory.c_str(), 0700) == 0)
+        made_.push_back(directory);
+      else if (errno != EEXIST)
+        return fail_sys("mkdir", directory);
+    }
+    return {};
+  }
+  MissingParents() = default;
+  MissingParents(const MissingParents&) = delete;
+  MissingParents& operator=(const MissingParents&) = delete;
+  ~MissingParents() {
+    while (!made_.empty()) {
+      (void)::rmdir(made_.back().c_str());
+      made_.pop_back();
+    }
+  }
+
+ private:
+  std::vector<std::string> made_;
+};
+
+// A descriptor of a new node, for writing if it is a regular file.
+Result<Fd> create_node(const std::string& name, const pb::ghost_file_entry& entry) {
+  const mode_t mode = entry.mode();
+  if (S_ISREG(mode)) return open_at(AT_FDCWD, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0600);
+  const dev_t device = makedev(entry.rdev() >> 20, entry.rdev() & 0xfffff);
+  const int made = S_ISDIR(mode) ? ::mkdir(name.c_str(), 0700) : ::mknod(name.c_str(), (mode & S_IFMT) | 0600, device);
+  if (made < 0) return fail_sys(S_ISDIR(mode) ? "mkdir" : "mknod", name);
+  return open_at(AT_FDCWD, name, O_PATH | O_NOFOLLOW);
+}
+
 // Free names beside the old one, for when that is somebody else's now.
-Result<Fd> create_file(const std::string& path) {
+Result<Fd> create_file(const std::string& path, const pb::ghost_file_entry& entry) {
   const std::string parent = parent_of(path);
-  if (never_named(path)) {
+  MissingParents parents;
+  TRY(parents.make(path));
+  if (never_named(path) && S_ISREG(entry.mode())) {
     auto fd = open_at(AT_FDCWD, parent, O_TMPFILE | O_RDWR, 0600);
     if (fd || (fd.error().sys_errno() != EOPNOTSUPP && fd.error().sys_errno() != EISDIR)) return fd;
   }
   std::string name = path;
   for (int i = 0; i < 1000; ++i) {
-    auto fd = open_at(AT_FDCWD, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0600);
+    auto fd = create_node(name, entry);
     if (!fd && fd.error().sys_errno() == EEXIST) {
       name = cat(parent == "/" ? "" : parent, "/.stasis-deleted-", i);
       continue;
     }
-    if (fd && ::unlink(name.c_str()) < 0) return fail_sys("unlink", name);
+    if (fd && ::unlinkat(AT_FDCWD, name.c_str(), S_ISDIR(entry.mode()) ? AT_REMOVEDIR : 0) < 0)
+      return fail_sys("unlink", name);
     return fd;
   }
   return fail(Error(Code::kRestoreFailed, cat("no free name beside ", path)).about(path));
 }
 
-Result<Fd> make_ghost(uint32_t id, const std::string& path, const image::Reader& images, int proc) {
-  auto file = TRY(images.records(image::Kind::kGhostFile, ghost_name(id)));
-  const auto entry = TRY(read_head(file));
-  const Fd fd = TRY_CTX(create_file(path), "deleted file ", path);
-  if (::ftruncate(fd.get(), static_cast<off_t>(entry.size())) < 0) return fail_sys("ftruncate", path);
-  TRY(each_chunk(file, entry, [&](uint64_t offset, uint64_t size) -> Result<void> {
-    if (::lseek(fd.get(), static_cast<off_t>(offset), SEEK_SET) < 0) return fail_sys("lseek", path);
+Result<void> fill_ghost(image::RecordReader& file, const pb::ghost_file_entry& entry, int fd, const std::string& path) {
+  if (::ftruncate(fd, static_cast<off_t>(entry.size())) < 0) return fail_sys("ftruncate", path);
+  return each_chunk(file, entry, [&](uint64_t offset, uint64_t size) -> Result<void> {
+    if (::lseek(fd, static_cast<off_t>(offset), SEEK_SET) < 0) return fail_sys("lseek", path);
     while (size > 0) {
       const std::string piece = TRY(file.payload(std::min(size, kChunk)));
-      TRY(write_full(fd.get(), piece.data(), piece.size(), path));
+      TRY(write_full(fd, piece.data(), piece.size(), path));
       size -= piece.size();
     }
     return {};
-  }));
-  if (::fchown(fd.get(), entry.uid(), entry.gid()) < 0) return fail_sys("fchown", path);
-  if (::fchmod(fd.get(), entry.mode() & 07777) < 0) return fail_sys("fchmod", path);
+  });
+}
+
+Result<Fd> make_ghost(uint32_t id, const std::string& path, const image::Reader& images, int proc) {
+  auto file = TRY(images.records(image::Kind::kGhostFile, ghost_name(id)));
+  const auto entry = TRY(read_head(file));
+  const Fd fd = TRY_CTX(create_file(path, entry), "deleted file ", path);
+  if (S_ISREG(entry.mode())) TRY(fill_ghost(file, entry, fd.get(), path));
+  const std::string self = cat("self/fd/", fd.get());
+  if (::fchownat(proc, self.c_str(), entry.uid(), entry.gid(), 0) < 0) return fail_sys("fchown", path);
+  if (::fchmodat(proc, self.c_str(), entry.mode() & 07777, 0) < 0) return fail_sys("fchmod", path);
   auto time = [](bool has, const pb::timeval& t) {
     return has ? timespec{static_cast<time_t>(t.tv_sec()), static_cast<long>(t.tv_usec() % 1000000 * 1000)}
                : timespec{0, UTIME_OMIT};
   };
   const timespec times[] = {time(entry.has_atim(), entry.atim()), time(entry.has_mtim(), entry.mtim())};
-  if (::futimens(fd.get(), times) < 0) return fail_sys("futimens", path);
+  if (::utimensat(proc, self.c_str(), times, 0) < 0) return fail_sys("utimensat", path);
   // Without a writer left, so that it can be somebody's executable.
-  return open_at(proc, cat("self/fd/", fd.get()), O_PATH);
+  return open_at(proc, self, O_PATH);
 }
 
 }  // namespace
 
-bool is_deleted(const Candidate& c) { return c.st.st_nlink == 0 || std::string_view(c.link).ends_with(kDeleted); }
+bool is_deleted(const Candidate& c) {
+  return c.st.st_nlink == 0 || (S_ISDIR(c.st.st_mode) && std::string_view(c.link).ends_with(kDeleted));
+}
 
 Result<std::string> check_ghost(const Candidate& c, const DumpEnv& env) {
   auto refuse = [&](std::string why) {
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is deleted", why)).about(c.name()));
   };
-  if (!S_ISREG(c.st.st_mode)) return refuse(" and not a regular file");
-  if (c.st.st_nlink != 0) return refuse(cat(" and has other names (", c.st.st_nlink, " hard links)"));
+  if (!can_be_ghost(c.st.st_mode)) return refuse(" and of a kind that cannot be made again");
   const std::string path = name_of(c);
   if (!path.starts_with("/")) return refuse(" and lies on no file system of the container");
   // Where it is to be made again: the same mount, whose files are not the host's.
-  const auto parent = kernel::open_path_in_root(env.root_dir.get(), parent_of(path));
-  if (!parent) return refuse(", and so is its directory");
+  auto parent = kernel::open_path_in_root(env.root_dir.get(), parent_of(path));
+  for (std::string above = parent_of(path); !parent && parent.error().sys_errno() == ENOENT && above != "/";) {
+    above = parent_of(above);
+    parent = kernel::open_path_in_root(env.root_dir.get(), above);
+  }
+  if (!parent) return refuse(cat(", and its directory cannot be found: ", parent.error().message()));
   if (TRY(env.proc.fdinfo(::getpid(), parent->get())).mnt_id != c.info.mnt_id)
     return refuse(", and its directory is on another mount now");
-  const uint64_t bytes = static_cast<uint64_t>(c.st.st_blocks) * 512;
+  const uint64_t bytes = S_ISREG(c.st.st_mode) ? static_cast<uint64_t>(c.st.st_blocks) * 512 : 0;
   if (bytes > env.options.ghost_limit)
     return refuse(cat(" and holds ", bytes, " bytes; --ghost-limit allows ", env.options.ghost_limit));
   return path;
@@ -215,8 +272,12 @@ Result<Fd> restore_ghost(uint32_t id, const pb::reg_file_entry& reg, RestoreEnv&
   const std::string path = reg.name().starts_with("/") ? reg.name() : "/" + reg.name();
   auto [at, fresh] = env.open_ghosts.try_emplace(id);
   if (fresh) at->second = TRY(make_ghost(id, path, *env.images, env.proc));
-  constexpr uint32_t kOnlyWhenOpened = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_TMPFILE;
-  const int flags = static_cast<int>(reg.flags() & ~kOnlyWhenOpened);
+  constexpr uint32_t kOnlyWhenOpened = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | (O_TMPFILE & ~O_DIRECTORY);
+  int flags = static_cast<int>(reg.flags() & ~kOnlyWhenOpened);
+  struct stat st {};
+  if (::fstat(at->second.get(), &st) < 0) return fail_sys("fstat", path);
+  if (!S_ISDIR(st.st_mode)) flags &= ~O_DIRECTORY;
+  if (S_ISFIFO(st.st_mode)) flags = O_PATH;  // the named pipe's own entry opens it
   Fd fd = TRY(open_at(env.proc, cat("self/fd/", at->second.get()), flags));
   if (!(flags & O_PATH) && reg.pos() != 0 && ::lseek(fd.get(), static_cast<off_t>(reg.pos()), SEEK_SET) < 0)
     return fail_sys("lseek", path);

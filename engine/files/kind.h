@@ -15,6 +15,7 @@
 
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
+#include "engine/files/locks.h"
 #include "engine/image/reader.h"
 #include "engine/image/writer.h"
 #include "engine/memory/shared.h"
@@ -71,9 +72,14 @@ struct DumpOutput {
   struct PipeData {
     pb::pipe_data_entry entry;
     std::string bytes;
+    std::vector<int64_t> pieces;  // lengths of packets, negative of what is none; empty: no packets
   };
-  std::map<uint32_t, PipeData> pipes;           // by pipe id
+  std::map<uint32_t, PipeData> pipes;  // by pipe id
+  std::map<uint32_t, PipeData> fifos;  // the same of named pipes
+  std::map<std::pair<dev_t, ino_t>, uint32_t> fifo_ids;
+  uint32_t next_file_id = 1;
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
+  std::vector<Lock> locks;
 };
 
 // A memfd of the images.
@@ -91,6 +97,9 @@ struct RestoreEnv {
   const std::map<uint32_t, DumpOutput::PipeData>& pipes;
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   const pb::manifest_entry* manifest = nullptr;  // null: images of another engine
+  const std::vector<Lock>* locks = nullptr;
+  const std::map<uint32_t, DumpOutput::PipeData>* fifos = nullptr;
+  std::map<uint32_t, Fd> open_fifos;  // by pipe id: for reading and writing, so that no open waits
   const image::Reader* images = nullptr;
   int proc = -1;  // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
@@ -136,7 +145,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
+extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
@@ -159,14 +168,22 @@ constexpr uint32_t kSettableFlags =
 
 // tty.cc: every terminal of the images that is outside the container is given by the client, or can be made anew.
 Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
+// pipe.cc: contents of all pipes of the images, or all named ones, checked.
+Result<std::map<uint32_t, DumpOutput::PipeData>> load_pipes(const image::Reader& images, bool named);
 // memfd.cc: every memfd of the images, checked.
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.
 uint32_t late_seals(const pb::memfd_inode_entry& inode);
 // regular.cc, used also for cwd, root, executable and mapped files. Of a deleted file: the path it had.
 Result<std::string> path_in_container(const Candidate& candidate, const DumpEnv& env);
-// ghost.cc: regular files without a name.
+// Whether this is what the path leads to in the container.
+bool leads_to(const DumpEnv& env, const std::string& path, const struct stat& st);
+// ghost.cc: files without a name.
 bool is_deleted(const Candidate& candidate);
+// Another name of a file whose own was removed; scans the file system that it is on.
+Result<std::string> find_other_name(const Candidate& candidate, const DumpEnv& env);
+// A path of the inode in the directory or below it, on the same file system.
+std::optional<std::string> find_inode(const DumpEnv& env, const std::string& directory, dev_t device, ino_t inode);
 // The path it had, or why it cannot be kept.
 Result<std::string> check_ghost(const Candidate& candidate, const DumpEnv& env);
 Result<std::string> dump_ghost(const Candidate& candidate, const DumpEnv& env, DumpOutput& out, uint32_t file_id);

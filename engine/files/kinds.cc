@@ -9,7 +9,18 @@ namespace {
 
 // What /proc shows for kinds that have no file of their own here yet, in plain words.
 std::string describe_kind(const Candidate& c) {
-  if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:")) return std::string(c.link.substr(11));
+  if (c.link.starts_with("anon_inode:")) {
+    std::string_view name = c.link;
+    name.remove_prefix(11);
+    if (name.starts_with("[") && name.ends_with("]")) name = name.substr(1, name.size() - 2);
+    for (const auto& [kernels, ours] : {std::pair{"perf_event", "performance counter (perf_event)"},
+                                        {"bpf-map", "BPF map (bpf-map)"},
+                                        {"bpf-prog", "BPF program (bpf-prog)"},
+                                        {"fscontext", "file system being set up (fscontext)"},
+                                        {"landlock-ruleset", "set of rules (landlock-ruleset)"}})
+      if (name == kernels) return ours;
+    return std::string(name);
+  }
   if (S_ISSOCK(c.st.st_mode)) return "socket";
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
@@ -31,6 +42,8 @@ const std::vector<const FileKind*>& all_kinds() {
   // The first that matches.
   static const std::vector<const FileKind*> table = {
       &kPipe,        //
+      &kFifo,        //
+      &kInotify,     //
       &kTty,         //
       &kMemfd,       //
       &kRegular,     //
@@ -61,7 +74,7 @@ Result<void> finish_dump(const DumpEnv& env, DumpOutput& out) {
 Result<void> connect(RestoreEnv& env) {
   for (const auto* kind : all_kinds())
     if (kind->connect) TRY(kind->connect(env));
-  return {};
+  return take_locks(env);
 }
 
 Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env) {
@@ -73,6 +86,7 @@ Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, con
 Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch) {
   for (const auto* kind : all_kinds())
     if (kind->late) TRY(kind->late(pid, fds, env, batch));
+  take_own_locks(pid, env, batch);
   return {};
 }
 
@@ -86,10 +100,7 @@ Result<void> check_owner(const Candidate& c) {
   const int signal = ::fcntl(c.copy.get(), 11 /* F_GETSIG */);
   if ((owner != 0 && owner != -1) || signal > 0 || (c.info.flags & O_ASYNC))
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " sends signals on I/O (F_SETOWN)")).about(c.name()));
-  for (const auto& line : c.info.rest)
-    if (line.starts_with("lock:"))
-      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " holds a file lock")).about(c.name()));
-  return {};
+  return check_locks(c);
 }
 
 int inherited_fd(const Options& options, std::string_view key) {

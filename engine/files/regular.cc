@@ -6,15 +6,20 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "engine/base/io.h"
+#include "engine/base/log.h"
+#include "engine/files/build_id.h"
 #include "engine/files/kind.h"
 #include "engine/kernel/syscalls.h"
 
 namespace stasis::files {
 namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
 
 // major 1: mem(4). The device behind the node is the same everywhere.
 bool is_memory_device(const struct stat& st) {
@@ -34,7 +39,7 @@ const char* memory_device_path(const struct stat& st) {
 }
 
 bool matches(const Candidate& c) {
-  if (c.info.flags & O_PATH) return S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || S_ISCHR(c.st.st_mode);
+  if (c.info.flags & O_PATH) return c.link.starts_with("/");
   // The file systems whose files have no lasting path have links without a leading slash.
   return c.link.starts_with("/") && !c.link.starts_with("/memfd:") &&
          (S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || is_memory_device(c.st));
@@ -58,8 +63,18 @@ std::unexpected<Error> outside(const Candidate& c) {
 
 }  // namespace
 
+bool leads_to(const DumpEnv& env, const std::string& path, const struct stat& st) {
+  const auto found = stat_in_container(env, path);
+  return found && same_file(*found, st);
+}
+
+// A directory may be called "x (deleted)".
+static bool is_ghost(const Candidate& c, const DumpEnv& env) {
+  return is_deleted(c) && (c.st.st_nlink == 0 || !leads_to(env, c.link, c.st));
+}
+
 Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
-  if (is_deleted(c)) return check_ghost(c, env);
+  if (is_ghost(c, env)) return check_ghost(c, env);
   const bool mount_known = !env.mounts || env.mounts->find(c.info.mnt_id) != nullptr;
   const auto found = mount_known ? stat_in_container(env, c.link) : Result<struct stat>(outside(c));
   if (found && same_file(*found, c.st)) return c.link;
@@ -70,6 +85,7 @@ Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
     if (own && S_ISCHR(own->st_mode) && own->st_rdev == c.st.st_rdev) return path;
   }
   if (!mount_known) return outside(c);
+  if (c.link.ends_with(" (deleted)") && !S_ISDIR(c.st.st_mode)) return find_other_name(c, env);
   return fail(Error(Code::kUnsupportedFile,
                     cat(c.name(), " cannot be found by its path any more (renamed, replaced or mounted over)"))
                   .about(c.name()));
@@ -77,14 +93,35 @@ Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
 
 namespace {
 
+// An open file of /proc/PID belongs to a process, not to a path: it is opened when all processes are there.
+bool of_process(std::string_view path) {
+  return path.starts_with("/proc/") && path.size() > 6 && path[6] >= '0' && path[6] <= '9';
+}
+
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  if (of_process(c.link) && c.link.ends_with(kDeleted))
+    return fail(
+        Error(Code::kUnsupportedFile, cat(c.name(), " is a /proc file of a process that has ended")).about(c.name()));
   TRY(path_in_container(c, env));
-  // An open file of /proc/PID belongs to a process, not to a path.
-  const std::string_view name = c.link;
-  if (c.fd >= 0 && name.starts_with("/proc/") && name.size() > 6 && name[6] >= '0' && name[6] <= '9')
-    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a /proc file of a process")).about(c.name()));
   return {};
+}
+
+// What tells the file from another that may be in its place.
+void note_build(const Candidate& c, const DumpEnv& env, pb::reg_file_entry& reg) {
+  if (!env.options.build_ids || !S_ISREG(c.st.st_mode) || !(c.st.st_mode & 0111)) return;
+  const auto file = open_at(AT_FDCWD, cat("/proc/self/fd/", c.copy.get()), O_RDONLY | O_NONBLOCK | O_NOATIME);
+  if (!file) return;
+  for (const uint32_t word : build_id_of(file->get())) reg.add_build_id(word);
+}
+
+// The name that a file with others was opened by.
+void note_removed_name(const Candidate& c, const pb::file_entry& entry, DumpOutput& out) {
+  if (!c.link.ends_with(kDeleted) || entry.reg().name() == c.link) return;
+  pb::file_extra extra;
+  extra.set_file_id(entry.id());
+  extra.set_removed_name(c.link.substr(0, c.link.size() - kDeleted.size()));
+  out.images->add_file_extra(extra);
 }
 
 Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
@@ -94,15 +131,62 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   reg.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
   reg.set_pos(c.info.pos);
   set_no_owner(reg.mutable_fown());
-  reg.set_name(TRY(is_deleted(c) ? dump_ghost(c, env, out, entry.id()) : path_in_container(c, env)));
+  const bool ghost = is_ghost(c, env);
+  reg.set_name(TRY(ghost ? dump_ghost(c, env, out, entry.id()) : path_in_container(c, env)));
+  if (!ghost) note_removed_name(c, entry, out);
+  if (!ghost) note_build(c, env, reg);
   reg.set_mnt_id(env.mounts && env.mounts->find(c.info.mnt_id) ? c.info.mnt_id : -1);
   if (S_ISREG(c.st.st_mode)) reg.set_size(static_cast<uint64_t>(c.st.st_size));
   reg.set_mode(c.st.st_mode);
   return {};
 }
 
+std::string octal(unsigned mode) {
+  char text[16];
+  std::snprintf(text, sizeof text, "%o", mode);
+  return text;
+}
+
 std::unexpected<Error> differs(const pb::reg_file_entry& reg, const std::string& what) {
   return fail(Error(Code::kFileMissing, cat("file ", reg.name(), " ", what)).about(reg.name()));
+}
+
+// Whether what is there now is what was open.
+Result<void> compare(const pb::reg_file_entry& reg, const std::string& path, const struct stat& st) {
+  if (reg.has_mode() && (st.st_mode & S_IFMT) != (reg.mode() & S_IFMT)) return differs(reg, "is of another type now");
+  if (!S_ISREG(st.st_mode)) return {};
+  if (reg.has_size() && static_cast<uint64_t>(st.st_size) != reg.size())
+    return differs(reg, cat("had ", reg.size(), " bytes when it was checkpointed and has ", st.st_size, " now"));
+  if (reg.has_mode() && (st.st_mode & 07777) != (reg.mode() & 07777))
+    return differs(reg, cat("had mode 0", octal(reg.mode() & 07777), " when it was checkpointed and has 0",
+                            octal(st.st_mode & 07777), " now"));
+  if (reg.build_id_size() == 0) return {};
+  const auto file = open_at(AT_FDCWD, path, O_RDONLY | O_NONBLOCK);
+  if (!file) return {};  // what can only be executed cannot be compared
+  const auto id = build_id_of(file->get());
+  if (!std::ranges::equal(id, reg.build_id())) return differs(reg, "is another build than was checkpointed (build id)");
+  return {};
+}
+
+// By the name that was removed, if it can be had for a moment: else by the other, which is the same file.
+Result<Fd> open_renamed(const std::string& path, const std::string& removed, int flags) {
+  const auto slash = removed.rfind('/');
+  for (const auto& name : {removed, cat(removed.substr(0, slash), "/.stasis-deleted")}) {
+    if (::linkat(AT_FDCWD, path.c_str(), AT_FDCWD, name.c_str(), 0) < 0) continue;
+    auto fd = open_at(AT_FDCWD, name, flags);
+    if (::unlink(name.c_str()) < 0) return fail_sys("unlink", name);
+    return fd;
+  }
+  log::debug("file ", removed, " (deleted) is opened as ", path);
+  return open_at(AT_FDCWD, path, flags);
+}
+
+Result<Fd> open_existing(const pb::file_entry& entry, const std::string& path, int flags, const RestoreEnv& env) {
+  if (env.manifest)
+    for (const auto& extra : env.manifest->file_extras())
+      if (extra.file_id() == entry.id() && extra.removed_name().starts_with("/"))
+        return open_renamed(path, extra.removed_name(), flags);
+  return open_at(AT_FDCWD, path, flags);
 }
 
 Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
@@ -115,17 +199,18 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (env.ghosts)
     if (const auto ghost = env.ghosts->find(entry.id()); ghost != env.ghosts->end())
       return restore_ghost(ghost->second, reg, env);
+  if (of_process(path)) return open_at(AT_FDCWD, "/", O_PATH);
   struct stat st {};
   if (::lstat(path.c_str(), &st) < 0) {
     if (errno == ENOENT || errno == ENOTDIR) return differs(reg, "is missing");
     return fail_sys("stat", path);
   }
-  if (reg.has_mode() && (st.st_mode & S_IFMT) != (reg.mode() & S_IFMT)) return differs(reg, "is of another type now");
-  if (reg.has_size() && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) != reg.size())
-    return differs(reg, cat("had ", reg.size(), " bytes when it was checkpointed and has ", st.st_size, " now"));
+  TRY(compare(reg, path, st));
   // What only acts at open time must not act again.
   const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
-  auto fd = open_at(AT_FDCWD, path, (flags & O_PATH) ? flags : flags | O_NOCTTY);
+  // Of a named pipe there is another entry, which opens what this one finds.
+  if (S_ISFIFO(st.st_mode) && !(flags & O_PATH)) return open_at(AT_FDCWD, path, O_PATH | O_NOFOLLOW);
+  auto fd = open_existing(entry, path, (flags & O_PATH) ? flags : flags | O_NOCTTY, env);
   if (!fd && fd.error().sys_errno() == ETXTBSY)
     return fail(std::move(fd).error().with_code(Code::kFileMissing).context("the file is being executed"));
   Fd file = TRY(std::move(fd));
@@ -135,8 +220,59 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   return file;
 }
 
+// What was opened of /proc/PID by one task cannot be shared by others: each process opens its own.
+Result<void> check_shared(const DumpEnv&, DumpOutput& out) {
+  std::map<uint32_t, pid_t> owner;
+  for (const auto& file : out.files)
+    if (file.has_reg() && of_process(file.reg().name())) owner[file.id()] = 0;
+  for (const auto& d : out.descriptors) {
+    const auto at = owner.find(d.id);
+    if (at == owner.end()) continue;
+    if (at->second != 0 && at->second != d.pid)
+      return fail(Error(Code::kUnsupportedFile, cat("pid ", at->second, " and pid ", d.pid, " (fd ", d.fd,
+                                                    ") share an open /proc file of a process"))
+                      .about(cat("pid ", d.pid, " fd ", d.fd)));
+    at->second = d.pid;
+  }
+  return {};
+}
+
+Result<void> open_of_process(uint32_t, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env,
+                             remote::Batch& batch) {
+  std::map<uint32_t, size_t> opened;
+  for (const auto& e : fds) {
+    const auto file = env.files.find(e.id());
+    if (file == env.files.end() || !file->second.has_reg() || !of_process(file->second.reg().name())) continue;
+    const auto& reg = file->second.reg();
+    if (inherited_fd(env.options, reg.name()) >= 0) continue;
+    const auto [at, fresh] = opened.try_emplace(e.id());
+    if (fresh) {
+      const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC);
+      at->second = batch.add(__NR_openat, AT_FDCWD, batch.text(reg.name()), flags | O_CLOEXEC);
+      batch.must(cat("open ", reg.name()));
+      if (reg.pos() != 0 && !(flags & O_PATH)) {
+        batch.add(__NR_lseek, batch.result_of(at->second), reg.pos(), SEEK_SET);
+        batch.must(cat("lseek ", reg.name()));
+      }
+    }
+    batch.add(__NR_dup3, batch.result_of(at->second), e.fd(), e.flags() & FD_CLOEXEC ? O_CLOEXEC : 0);
+    batch.must(cat("dup3 of ", reg.name()));
+  }
+  for (const auto& [id, call] : opened) batch.add(__NR_close, batch.result_of(call));
+  return {};
+}
+
 }  // namespace
 
-const FileKind kRegular = {"regular file, directory, memory device", pb::REG, matches, check, dump, restore};
+const FileKind kRegular = {"regular file, directory, memory device, path",
+                           pb::REG,
+                           matches,
+                           check,
+                           dump,
+                           restore,
+                           check_shared,
+                           nullptr,
+                           nullptr,
+                           open_of_process};
 
 }  // namespace stasis::files

@@ -93,6 +93,8 @@ class Writer {
   void add_device_filter(const pb::device_filter& filter);
   void add_shmem_extra(const pb::shmem_extra& extra);
   void add_memory_extra(const pb::memory_extra& extra);
+  void add_pipe_extra(const pb::pipe_extra& extra);
+  void add_file_extra(const pb::file_extra& extra);
   void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a

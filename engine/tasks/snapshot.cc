@@ -222,7 +222,7 @@ Result<void> load_users(Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"filelocks.img", "sk-queues.img", "fifo-data.img", "bpfmap-data.img"}) {
+  for (const char* name : {"sk-queues.img", "bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -249,16 +249,9 @@ Result<Snapshot> load(const image::Reader& images) {
   }
   s.memfds = TRY(files::load_memfds(images));
   s.ghosts = TRY(files::load_ghosts(images));
-  if (images.exists("pipes-data.img")) {
-    auto reader = TRY(images.records(Kind::kPipesData, "pipes-data.img"));
-    pb::pipe_data_entry entry;
-    while (TRY(reader.next(entry))) {
-      auto& pipe = s.pipes[entry.pipe_id()];
-      if (entry.bytes() > (1u << 20) * 16) return corrupt("pipes-data.img", "too much data");
-      pipe.entry = entry;
-      pipe.bytes = TRY(reader.payload(entry.bytes()));
-    }
-  }
+  s.locks = TRY(files::load_locks(images));
+  s.pipes = TRY(files::load_pipes(images, false));
+  s.fifos = TRY(files::load_pipes(images, true));
   if (images.exists("tty-info.img"))
     for (auto& tty : TRY(images.read_all<pb::tty_info_entry>(Kind::kTtyInfo, "tty-info.img"))) s.ttys[tty.id()] = tty;
   if (images.exists("seccomp.img")) {
@@ -278,11 +271,13 @@ Result<Snapshot> load(const image::Reader& images) {
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
+    TRY(files::find_lock_files(s.locks, task.node.pid(), task.fds));
     for (const auto& vma : task.mm.vmas()) {
       if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
       if (memory::is_sysv(vma)) TRY(check_segment(s, vma, img("mm", task.node.pid())));
     }
   }
+  TRY(files::check_lock_files(s.locks));
   TRY(open_as_mapped(s));
   TRY(memory::load_inherited(s));
   TRY(plan_seals(s));

@@ -55,12 +55,14 @@ struct Snapshot {
   std::vector<TaskImage> tasks;  // as in pstree.img: root first
   std::map<uint32_t, pb::file_entry> files;
   std::map<uint32_t, files::DumpOutput::PipeData> pipes;
+  std::map<uint32_t, files::DumpOutput::PipeData> fifos;
   memory::SharedImages shared;                       // shared anonymous memory
   std::map<uint64_t, namespaces::Segment> segments;  // System V, by id
   std::map<uint64_t, files::MemfdImage> memfds;
   std::map<uint32_t, uint32_t> ghosts;      // file id -> ghost-file-ID
   std::map<uint32_t, uint32_t> late_seals;  // file id of a memfd -> seals to be added when all is mapped
   std::map<uint32_t, pb::tty_info_entry> ttys;
+  std::vector<files::Lock> locks;
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;
   std::optional<pb::cgroup_entry> cgroup;

@@ -167,7 +167,11 @@ class Stub {
   Result<void> reserve_pool() {
     for (int number = env_.pool.base; number < env_.pool.end; ++number) {
       if (::fcntl(number, F_GETFD) >= 0) return fail(Code::kInternal, cat("descriptor ", number, " is taken"));
-      if (::dup3(go_, number, O_CLOEXEC) < 0) return fail_sys("dup3", cat("descriptor ", number));
+      if (::dup3(go_, number, O_CLOEXEC) < 0) {
+        if (errno != EBADF) return fail_sys("dup3", cat("descriptor ", number));
+        return fail(Code::kRlimit, cat("the restore needs descriptors up to ", env_.pool.end,
+                                       ", above those of the images, which the hard limit of open files forbids"));
+      }
       reserved_.insert(number);
     }
     return {};
@@ -429,7 +433,8 @@ files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Poo
                         .pipes = s.pipes,
                         .ttys = s.ttys,
                         .manifest = s.images->manifest()};
-  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
+  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts, env.locks = &s.locks,
+  env.fifos = &s.fifos;
   return env;
 }
 

@@ -11,6 +11,8 @@
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
+#include <linux/bpf.h>
+#include <linux/perf_event.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -122,11 +124,6 @@ static void h_foreign_socket(void) {  // of a network namespace that the task ha
   hold(fd);
 }
 static void h_netlink_socket(void) { hold(socket(AF_NETLINK, SOCK_RAW, 0)); }
-static void h_inotify(void) {
-  int fd = inotify_init1(0);
-  CHECK(inotify_add_watch(fd, "/", IN_CREATE) >= 0);
-  hold(fd);
-}
 static void h_timerfd(void) { hold(timerfd_create(CLOCK_MONOTONIC, 0)); }
 static void h_signalfd(void) {
   sigset_t set;
@@ -142,40 +139,40 @@ static void h_io_uring(void) {
   hold(fd);
 }
 static void h_pty(void) { hold(open("/dev/ptmx", O_RDWR | O_NOCTTY)); }
-static void h_fifo(void) {
-  const char *path = live_path("fifo");
-  CHECK(mkfifo(path, 0600) == 0 || errno == EEXIST);
-  hold(open(path, O_RDWR));
+static void h_inotify_events(void) {
+  int fd = inotify_init1(0);
+  CHECK(inotify_add_watch(fd, live_path("."), IN_CREATE) >= 0);
+  close(open(live_path("created"), O_CREAT | O_WRONLY, 0600));
+  hold(fd);
+}
+static void h_inotify_on_deleted(void) {
+  int fd = inotify_init1(IN_NONBLOCK), file = open(live_path("watched"), O_CREAT | O_WRONLY, 0600);
+  CHECK(file >= 0 && unlink(live_path("watched")) == 0);
+  char self[64];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", file);
+  CHECK(inotify_add_watch(fd, self, IN_MODIFY) >= 0);
+  hold(fd);
+}
+static void h_fanotify(void) { hold(syscall(SYS_fanotify_init, 0, O_RDONLY)); }
+static void h_perf_event(void) {
+  struct perf_event_attr attributes = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attributes, .config = PERF_COUNT_SW_TASK_CLOCK};
+  hold(syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0));
+}
+static void h_bpf_map(void) {
+  union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
+  hold(syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof attributes));
+}
+static void h_fs_context(void) { hold(syscall(SYS_fsopen, "tmpfs", 0)); }
+static void h_detached_mount(void) { hold(syscall(SYS_open_tree, AT_FDCWD, "/tmp", 1 /* OPEN_TREE_CLONE */)); }
+static void h_landlock(void) {
+  uint64_t attributes[1] = {1};
+  hold(syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0));
 }
 static void h_deleted_large_file(void) {
   const char *path = live_path("deleted");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
   CHECK(fd >= 0 && posix_fallocate(fd, 0, 2 << 20) == 0 && unlink(path) == 0);
   hold(fd);
-}
-static void h_deleted_file_with_link(void) {
-  const char *path = live_path("deleted");
-  int fd = open(path, O_RDWR | O_CREAT, 0600);
-  unlink(live_path("other"));
-  CHECK(link(path, live_path("other")) == 0 && unlink(path) == 0);
-  hold(fd);
-}
-static void h_deleted_directory(void) {
-  const char *path = live_path("directory");
-  CHECK(mkdir(path, 0700) == 0 || errno == EEXIST);
-  hold(open(path, O_RDONLY | O_DIRECTORY));
-  CHECK(rmdir(path) == 0);
-}
-static void h_flock(void) {
-  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
-  CHECK(flock(fd, LOCK_EX) == 0);
-  hold(fd);
-}
-static void h_posix_lock(void) {
-  int fd = open(live_path("locked"), O_RDWR | O_CREAT, 0600);
-  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-  CHECK(fcntl(fd, F_SETLK, &lock) == 0);
-  CHECK(fcntl(fd, F_DUPFD, 33) == 33);
 }
 static void h_sysv_shm(void) {
   int id = shmget(IPC_PRIVATE, 4096, 0600);
@@ -311,11 +308,12 @@ static void h_vfork_child_that_stays(void) {
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
-    KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
-    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
+    KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), 
+    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
+    KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
-    KIND(deleted_file_with_link), KIND(deleted_directory),
-    KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),
+    
+    KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),

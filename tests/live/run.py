@@ -345,7 +345,8 @@ def run_refusal(directory, kind, code, needles):
         images = os.path.join(directory, 'images')
         os.mkdir(images)
         before = program.look()
-        done, why = Cli.run(['dump', '-t', str(program.pid)], images, 'dump.log')
+        limit = ['--ghost-limit', '1M'] if 'deleted_large' in kind else []
+        done, why = Cli.run(['dump', '-t', str(program.pid), *limit], images, 'dump.log')
         said = done.stderr + tasks.read(os.path.join(images, 'dump.log'))
         check(done.returncode == 1, f'dump of {kind} ended with status {done.returncode}: {why}')
         check(code in said, f'{code} is not in: {why}')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of tests/live/refused.c: the code that the dump must end with and what its text must name."""
 FILE = 'STASIS-E-UNSUPPORTED-FILE'
+OUTSIDE = 'STASIS-E-OUTSIDE-FILE'
 MEMORY = 'STASIS-E-UNSUPPORTED-MEMORY'
 NAMESPACE = 'STASIS-E-UNSUPPORTED-NAMESPACE'
 OTHER = 'STASIS-E-UNSUPPORTED'
@@ -20,18 +21,20 @@ REFUSALS = [
     ('raw_socket', FILE, ['fd 33', 'socket']),
     ('foreign_socket', FILE, ['fd 33', 'another network namespace']),
     ('netlink_socket', FILE, ['fd 33', 'socket']),
-    ('inotify', FILE, ['fd 33', 'inotify']),
     ('timerfd', FILE, ['fd 33', 'timerfd']),
     ('signalfd', FILE, ['fd 33', 'signalfd']),
     ('pidfd', FILE, ['fd 33', 'pidfd']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
     ('pty', FILE, ['fd 33', 'ptmx']),
-    ('fifo', FILE, ['fd 33', 'fifo']),
+    ('inotify_events', FILE, ['fd 33', 'inotify events that were not read']),
+    ('inotify_on_deleted', FILE, ['fd 33', 'inotify watch 1', 'no path']),
+    ('fanotify', FILE, ['fd 33', 'fanotify']),
+    ('perf_event', FILE, ['fd 33', 'performance counter']),
+    ('bpf_map', FILE, ['fd 33', 'BPF map']),
+    ('fs_context', FILE, ['fd 33', 'fscontext']),
+    ('detached_mount', OUTSIDE, ['fd 33', 'mount']),
+    ('landlock', FILE, ['fd 33', 'landlock-ruleset']),
     ('deleted_large_file', FILE, ['fd 33', 'deleted', '--ghost-limit']),
-    ('deleted_file_with_link', FILE, ['fd 33', 'deleted', 'hard links']),
-    ('deleted_directory', FILE, ['fd 33', 'deleted']),
-    ('flock', OTHER, ['lock']),
-    ('posix_lock', OTHER, ['lock']),
     ('sysv_shm', MEMORY, ['SYSV']),
     ('deleted_large_mapping', FILE, ['mapped', 'deleted', '--ghost-limit']),
     ('memory_shared_outside', MEMORY, ['shares memory with', 'outside', '/dev/zero']),
