@@ -243,6 +243,13 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
     TRY(data.append_payload(pipe.bytes.data(), pipe.bytes.size()));
   }
   TRY(data.close());
+  auto queues = TRY(d.images.open(Kind::kSkQueues, "sk-queues.img"));
+  for (const auto& [id, packets] : out.packets)
+    for (const auto& packet : packets) {
+      TRY(queues.append(packet.entry));
+      TRY(queues.append_payload(packet.bytes.data(), packet.bytes.size()));
+    }
+  TRY(queues.close());
   std::vector<pb::tty_info_entry> ttys;
   for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
   return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);

@@ -30,7 +30,12 @@ void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64
 
 class Collector {
  public:
-  Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {}
+  Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {
+    out_.id_of = [this](const Candidate& c) { return id_of(c); };
+    out_.new_id = [this] { return next_id_++; };
+  }
+  Collector(const Collector&) = delete;
+  ~Collector() { out_.id_of = nullptr, out_.new_id = nullptr; }
 
   Result<TaskFiles> dump_task(const tasks::Process& process);
   // The id of a file mapped at [start, end) of the process, to be opened with `open_flags`.

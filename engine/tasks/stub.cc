@@ -423,7 +423,7 @@ files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Poo
                         .pipes = s.pipes,
                         .ttys = s.ttys,
                         .manifest = s.images->manifest()};
-  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
+  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.packets = &s.packets, env.ghosts = &s.ghosts;
   return env;
 }
 
