@@ -16,6 +16,7 @@
 
 #include "engine/base/io.h"
 #include "engine/files/inet_options.h"
+#include "engine/files/unix_actor.h"
 #include "engine/files/unix_look.h"
 #include "engine/files/unix_options.h"
 #include "engine/files/unix_socket.h"
@@ -200,16 +201,21 @@ Result<void> dump_name(const Candidate& c, const DumpEnv& env, const UnixDiag& d
 }
 
 // SO_PEERCRED, if the container has names for it.
-void dump_peer_credentials(const Candidate& c, const DumpEnv& env, pb::unix_extra& extra) {
-  ucred who{};
-  socklen_t size = sizeof(who);
-  if (::getsockopt(c.copy.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 || who.pid <= 0) return;
+Result<void> dump_peer_credentials(const Candidate& c, const DumpEnv& env, pb::unix_extra& extra) {
+  auto read = [&] {
+    ucred who{};
+    socklen_t size = sizeof(who);
+    return ::getsockopt(c.copy.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 ? ucred{} : who;
+  };
+  const ucred who = read();
+  if (who.pid <= 0) return {};
   const auto uid = env.users ? env.users->uid.inside(who.uid) : who.uid;
   const auto gid = env.users ? env.users->gid.inside(who.gid) : who.gid;
-  const auto pid = pid_inside(env, who.pid);
-  if (!uid || !gid) return;
+  const auto pid = TRY(pid_inside(env, who.pid, [&] { return read().pid; }));
+  if (!uid || !gid) return {};
   if (pid) extra.set_peer_pid(static_cast<uint32_t>(*pid));
   extra.set_peer_uid(*uid), extra.set_peer_gid(*gid);
+  return {};
 }
 
 // linux/unix_diag.h has the bits of include/net/sock.h: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2.
@@ -217,11 +223,17 @@ pb::sk_shutdown shutdown_of(const UnixDiag& diag) { return static_cast<pb::sk_sh
 
 }  // namespace
 
-std::optional<pid_t> pid_inside(const DumpEnv& env, pid_t pid) {
-  if (const auto at = env.pids.find(pid); at != env.pids.end()) return at->second;
+Result<std::optional<pid_t>> pid_inside(const DumpEnv& env, pid_t pid, const std::function<pid_t()>& ask) {
+  if (const auto at = env.pids.find(pid); at != env.pids.end()) return std::optional(at->second);
   const auto root = env.pids.find(env.root_pid);
-  if (root != env.pids.end() && root->first == root->second) return pid;  // it shares our pid namespace
-  return std::nullopt;
+  if (root == env.pids.end() || root->first == root->second) return std::optional(pid);  // it shares our pid namespace
+  auto& ended = TRY(unix_look(env))->ended();
+  auto at = ended.find(pid);
+  if (at == ended.end()) {
+    const Fd ns = TRY(env.proc.open_file(env.root_pid, "ns/pid", O_RDONLY));
+    at = ended.emplace(pid, TRY(ask_inside(ns.get(), ask))).first;
+  }
+  return at->second > 0 ? std::optional(at->second) : std::nullopt;
 }
 
 bool matches_unix(const Candidate& c) {
@@ -273,10 +285,12 @@ Result<void> dump_unix(const Candidate& c, const DumpEnv& env, DumpOutput& out, 
   if (diag->state == kUnixListening) usk.set_backlog(diag->out_queue);
   if (diag->shutdown) usk.set_shutdown(shutdown_of(*diag));
   TRY(dump_name(c, env, *diag, usk, extra));
-  dump_peer_credentials(c, env, extra);
+  TRY(dump_peer_credentials(c, env, extra));
   if (const auto* wait = look->waits(usk.ino())) {
     usk.set_peer(wait->listener);
     extra.set_waits(wait->place);
+    if (const auto pid = env.pids.find(c.pid); pid != env.pids.end())
+      extra.set_owner_pid(static_cast<uint32_t>(pid->second)), extra.set_owner_uid(TRY(owner_of(c, env)).uid);
   } else if (diag->peer) {
     usk.set_peer(*diag->peer);
     extra.set_peer_closed(*diag->peer == 0);

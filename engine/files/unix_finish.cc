@@ -93,15 +93,15 @@ class Queues {
     auto messages = TRY(peek_unix_queue(copy.get(), static_cast<int>(usk.type()), name));
     if (messages.empty()) return {};
     auto& packets = out_.packets[usk.id()];
-    for (auto& message : messages) TRY_CTX(dump_message(usk.id(), message, packets), "in the queue of ", name);
+    for (auto& message : messages)
+      TRY_CTX(dump_message(usk.id(), copy.get(), message, packets), "in the queue of ", name);
     return {};
   }
 
-  Result<void> dump_message(uint32_t id, UnixMessage& message, std::vector<Packet>& packets) {
+  Result<void> dump_message(uint32_t id, int socket, UnixMessage& message, std::vector<Packet>& packets) {
     Packet packet;
     packet.entry.set_id_for(id);
     packet.entry.set_length(static_cast<uint32_t>(message.bytes.size()));
-    packet.bytes = std::move(message.bytes);
     if (!message.rights.empty()) {
       auto& scm = *packet.entry.add_scm();
       scm.set_type(SCM_RIGHTS);
@@ -113,12 +113,13 @@ class Queues {
     if (!message.source.empty()) extra.set_source(message.source);
     if (message.who) {
       const auto& who = *message.who;
-      const auto pid = pid_inside(env_, who.pid);
+      const auto pid = TRY(pid_inside(env_, who.pid, [&] { return peek_unix_sender(socket, message); }));
       const auto uid = env_.users ? env_.users->uid.inside(who.uid) : who.uid;
       const auto gid = env_.users ? env_.users->gid.inside(who.gid) : who.gid;
       if (pid && uid && gid) extra.set_pid(static_cast<uint32_t>(*pid)), extra.set_uid(*uid), extra.set_gid(*gid);
     }
     if (extra.has_source() || extra.has_pid()) out_.images->add_packet_extra(extra);
+    packet.bytes = std::move(message.bytes);
     packets.push_back(std::move(packet));
     return {};
   }

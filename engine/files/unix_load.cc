@@ -50,7 +50,8 @@ Result<void> check_extras(const std::map<uint32_t, pb::file_entry>& files, const
     if (const auto at = files.find(extra.file_id()); at == files.end() || !at->second.has_usk())
       return corrupt("manifest", cat(where, " is not in files.img"));
     TRY(check_name(extra.peer_name(), where));
-    if (extra.mtime_nsec() > 999'999'999 || extra.peer_pid() > (1u << 22)) return corrupt("manifest", where);
+    if (extra.mtime_nsec() > 999'999'999 || extra.peer_pid() > (1u << 22) || extra.owner_pid() > (1u << 22))
+      return corrupt("manifest", where);
   }
   for (const auto& extra : manifest.packet_extras()) {
     TRY(check_name(extra.source(), cat("sender to socket ", extra.file_id())));

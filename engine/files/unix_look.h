@@ -39,6 +39,8 @@ class UnixLook {
   const UnixDiag* find(uint32_t inode) const;
   const Wait* waits(uint32_t inode) const;
   bool is_inside(uint32_t inode) const { return inside_.contains(inode); }
+  // Pids of tasks that have ended: the engine's number -> the container's.
+  std::map<pid_t, pid_t>& ended() const { return ended_; }
   // Some sockets are on their way through others: not every socket of the container is known.
   bool in_flight() const { return in_flight_; }
 
@@ -48,6 +50,7 @@ class UnixLook {
   std::map<uint32_t, UnixDiag> sockets_;
   std::map<uint32_t, Wait> waits_;  // by the inode of the end that connected
   std::set<uint32_t> inside_;
+  mutable std::map<pid_t, pid_t> ended_;
   bool in_flight_ = false;
 };
 

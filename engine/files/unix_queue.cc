@@ -84,6 +84,7 @@ Result<std::optional<UnixMessage>> look_at(const Look& look, int socket, int off
   // The end of a stream has no sender.
   if (n == 0 && !out.who) return std::optional<UnixMessage>();
   if (whole) *whole = static_cast<size_t>(n);
+  out.offset = std::max(offset, 0);
   out.bytes.resize(std::min(limit, static_cast<size_t>(n)));
   if (head.msg_namelen > sizeof(sa_family_t)) {
     out.source.assign(source.sun_path, head.msg_namelen - sizeof(sa_family_t));
@@ -128,9 +129,10 @@ Result<std::vector<UnixMessage>> peek_stream(const Look& look, int socket, const
       const size_t without = TRY(before_rights(look, socket, offset, piece->bytes.size(), name));
       if (without > 0) {
         UnixMessage before;
-        before.bytes = piece->bytes.substr(0, without), before.who = piece->who;
+        before.bytes = piece->bytes.substr(0, without), before.who = piece->who, before.offset = offset;
         out.push_back(std::move(before));
         piece->bytes.erase(0, without);
+        piece->offset += static_cast<int>(without);
         at += without;
       }
     }
@@ -162,6 +164,13 @@ Result<std::vector<UnixMessage>> peek_messages(const Look& look, int socket, con
 Result<std::vector<UnixMessage>> peek_unix_queue(int socket, int type, const std::string& name) {
   const Look look(socket);
   return type == SOCK_STREAM ? peek_stream(look, socket, name) : peek_messages(look, socket, name);
+}
+
+pid_t peek_unix_sender(int socket, const UnixMessage& message) {
+  if (message.bytes.empty()) return 0;
+  const Look look(socket);
+  const auto again = look_at(look, socket, message.offset, 1, nullptr, "socket");
+  return again && *again && (*again)->who ? (*again)->who->pid : 0;
 }
 
 Result<void> send_unix(const UnixSend& what, const std::string& name) {

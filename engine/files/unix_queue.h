@@ -18,11 +18,15 @@ struct UnixMessage {
   std::string source;        // name of the sender (SOCK_DGRAM), as in UnixDiag
   std::vector<Fd> rights;    // SCM_RIGHTS; close-on-exec
   std::optional<ucred> who;  // SCM_CREDENTIALS, as the caller's namespaces see them
+  int offset = 0;            // in the queue, for SO_PEEK_OFF
 };
 
 // All of it, from a copy of the socket whose tasks stand still. A stream is cut where descriptors or credentials
 // change.
 Result<std::vector<UnixMessage>> peek_unix_queue(int socket, int type, const std::string& name);
+
+// The pid of SCM_CREDENTIALS of such a message, as the caller's namespaces see it; 0: it cannot be looked at again.
+pid_t peek_unix_sender(int socket, const UnixMessage& message);
 
 struct UnixSend {
   int socket = -1;

@@ -12,6 +12,7 @@
 
 #include "engine/base/io.h"
 #include "engine/files/inet_options.h"
+#include "engine/files/unix_actor.h"
 #include "engine/files/unix_look.h"
 #include "engine/files/unix_options.h"
 #include "engine/files/unix_place.h"
@@ -43,6 +44,11 @@ struct Node {
     return !dgram() && usk->state() == kUnixEstablished && !peer;
   }
   std::string peer_name() const { return extra ? extra->peer_name() : std::string(); }
+  // Who SO_PEERCRED names.
+  UnixActor credentials() const {
+    if (!extra || !extra->has_peer_uid()) return {};
+    return {static_cast<pid_t>(extra->peer_pid()), extra->peer_uid(), extra->peer_gid()};
+  }
   std::string text() const { return cat("socket:[", usk->ino(), "]"); }
 };
 
@@ -53,13 +59,29 @@ Result<Fd> new_socket(uint32_t type) {
   return fd;
 }
 
-Result<std::pair<Fd, Fd>> new_pair(uint32_t type) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, static_cast<int>(type) | SOCK_CLOEXEC, 0, ends) < 0)
-    return fail_sys(Code::kRestoreFailed, "socketpair");
-  std::pair<Fd, Fd> out{Fd(ends[0]), Fd(ends[1])};
-  for (int end : ends) TRY(widen_unix_buffers(end));
+Result<std::pair<Fd, Fd>> new_pair(uint32_t type, const UnixActor& maker) {
+  // Under numbers that are known here, whoever makes it.
+  std::pair<Fd, Fd> out{TRY(new_socket(type)), TRY(new_socket(type))};
+  TRY(act_as(maker, [&]() -> Result<void> {
+    int ends[2];
+    if (::socketpair(AF_UNIX, static_cast<int>(type) | SOCK_CLOEXEC, 0, ends) < 0)
+      return fail_sys(Code::kRestoreFailed, "socketpair");
+    const Fd first(ends[0]), second(ends[1]);
+    if (::dup3(ends[0], out.first.get(), O_CLOEXEC) < 0 || ::dup3(ends[1], out.second.get(), O_CLOEXEC) < 0)
+      return fail_sys("dup3", "socketpair");
+    return {};
+  }));
+  TRY(widen_unix_buffers(out.first.get()));
+  TRY(widen_unix_buffers(out.second.get()));
   return out;
+}
+
+// The backlog, and who listens: that is what clients see.
+Result<void> listen_as(const UnixActor& who, int socket, int backlog, const std::string& name) {
+  return act_as(who, [&]() -> Result<void> {
+    if (::listen(socket, backlog) < 0) return fail_sys(Code::kRestoreFailed, "listen", show_unix_name(name));
+    return {};
+  });
 }
 
 class Connector {
@@ -115,7 +137,7 @@ class Connector {
     for (auto& [inode, node] : nodes_) {
       if (!node.dgram() || node.mate) continue;
       if (node.peer_is_closed() && node.peer_name().empty()) {
-        auto [own, other] = TRY(new_pair(SOCK_DGRAM));
+        auto [own, other] = TRY(new_pair(SOCK_DGRAM, node.credentials()));
         TRY(put(node, own));
         node.closed_peer = std::move(other);
         continue;
@@ -124,7 +146,7 @@ class Connector {
       if (!node.peer->name.empty() && !(node.name.empty() && node.peer->peer == &node)) continue;
       if (node.peer->mate)
         return fail(Code::kImageCorrupt, cat("files.img: ", node.text(), " and another one have the same end"));
-      auto [own, other] = TRY(new_pair(SOCK_DGRAM));
+      auto [own, other] = TRY(new_pair(SOCK_DGRAM, node.credentials()));
       TRY(put(node, own));
       TRY(put(*node.peer, other));
       node.mate = node.peer, node.peer->mate = &node;
@@ -159,7 +181,7 @@ class Connector {
       }
       node.bound = true;
       if (!node.listens()) continue;
-      if (::listen(node.fd, kManyWaiting) < 0) return fail_sys(Code::kRestoreFailed, "listen", node.text());
+      TRY(listen_as(node.credentials(), node.fd, kManyWaiting, node.name));
       listeners_.try_emplace({node.usk->type(), node.name}, &node);
     }
     return {};
@@ -187,7 +209,7 @@ class Connector {
     Fd own;
     UnixPlace place;
   };
-  Result<std::pair<int, const UnixPlace*>> acceptor(uint32_t type, const std::string& name) {
+  Result<std::pair<int, const UnixPlace*>> acceptor(uint32_t type, const std::string& name, const UnixActor& who) {
     if (const auto at = listeners_.find({type, name}); at != listeners_.end())
       return std::pair<int, const UnixPlace*>(at->second->fd, &at->second->place);
     auto [at, fresh] = acceptors_.try_emplace({type, name});
@@ -195,32 +217,38 @@ class Connector {
     if (fresh) {
       acceptor.own = TRY(new_socket(type));
       acceptor.place = TRY(bind_unix_apart(acceptor.own.get(), name));
-      if (::listen(acceptor.own.get(), kManyWaiting) < 0)
-        return fail_sys(Code::kRestoreFailed, "listen", show_unix_name(name));
     }
+    TRY(listen_as(who, acceptor.own.get(), kManyWaiting, name));
     return std::pair<int, const UnixPlace*>(acceptor.own.get(), &acceptor.place);
   }
 
-  // Two connected sockets of these names. Accepted sockets have the name of the listening one.
-  Result<std::pair<Fd, Fd>> connected(uint32_t type, const std::string& a, const std::string& b) {
-    if (a.empty() && b.empty()) return new_pair(type);
-    const bool a_listens = listeners_.contains({type, a}), b_listens = listeners_.contains({type, b});
-    if (!a.empty() && (b.empty() || (a_listens && !b_listens))) {
+  // One end of a connection: a socket of the images, or one that is closed.
+  struct End {
+    std::string name;
+    UnixActor peer;  // who it sees at the other end
+  };
+
+  // Accepted sockets have the name of the listening one.
+  Result<std::pair<Fd, Fd>> connected(uint32_t type, const End& a, const End& b) {
+    if (a.name.empty() && b.name.empty()) return new_pair(type, a.peer);
+    const bool a_listens = listeners_.contains({type, a.name}), b_listens = listeners_.contains({type, b.name});
+    if (!a.name.empty() && (b.name.empty() || (a_listens && !b_listens))) {
       auto [second, first] = TRY(connect_to(type, a, b));
       return std::pair(std::move(first), std::move(second));
     }
     return connect_to(type, b, a);
   }
   // {client, server}
-  Result<std::pair<Fd, Fd>> connect_to(uint32_t type, const std::string& server_name, const std::string& client_name) {
-    Fd client = TRY(new_socket(type));
-    if (!client_name.empty()) names_.push_back(TRY(bind_unix_apart(client.get(), client_name)));
-    const auto [listening, place] = TRY(acceptor(type, server_name));
-    TRY(connect_unix(client.get(), *place));
-    Fd server(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
-    if (!server) return fail_sys(Code::kRestoreFailed, "accept", show_unix_name(server_name));
-    TRY(widen_unix_buffers(server.get()));
-    return std::pair(std::move(client), std::move(server));
+  Result<std::pair<Fd, Fd>> connect_to(uint32_t type, const End& server, const End& client) {
+    std::pair<Fd, Fd> out;
+    out.first = TRY(new_socket(type));
+    if (!client.name.empty()) names_.push_back(TRY(bind_unix_apart(out.first.get(), client.name)));
+    const auto [listening, place] = TRY(acceptor(type, server.name, client.peer));
+    TRY(act_as(server.peer, [&] { return connect_unix(out.first.get(), *place); }));
+    out.second = Fd(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!out.second) return fail_sys(Code::kRestoreFailed, "accept", show_unix_name(server.name));
+    TRY(widen_unix_buffers(out.second.get()));
+    return out;
   }
 
   Result<void> make_connections() {
@@ -228,8 +256,9 @@ class Connector {
     for (auto& [inode, node] : nodes_) {
       if (node.dgram() || node.listens() || node.waits() || done.contains(&node)) continue;
       if (!node.peer && !node.peer_is_closed()) continue;
-      auto [own, other] =
-          TRY_CTX(connected(node.usk->type(), node.name, node.peer ? node.peer->name : node.peer_name()), node.text());
+      const End here{node.name, node.credentials()};
+      const End there = node.peer ? End{node.peer->name, node.peer->credentials()} : End{node.peer_name(), {}};
+      auto [own, other] = TRY_CTX(connected(node.usk->type(), here, there), node.text());
       TRY(put(node, own));
       if (node.peer)
         TRY(put(*node.peer, other));
@@ -267,7 +296,12 @@ class Connector {
     const auto at = packets_.find({node.usk->id(), index});
     const auto* extra = at == packets_.end() ? nullptr : at->second;
     TRY(choose_sender(node, extra ? extra->source() : std::string(), what));
-    return send_unix(what, node.text());
+    if (!extra || !extra->has_pid()) return send_unix(what, node.text());
+    // Only the sender itself may say that it is he; of the ids it may say any.
+    return act_as({static_cast<pid_t>(extra->pid()), {}, {}}, [&] {
+      what.who = ucred{::getpid(), extra->uid(), extra->gid()};
+      return send_unix(what, node.text());
+    });
   }
 
   Result<void> choose_sender(Node& node, const std::string& source, UnixSend& what) {
@@ -325,15 +359,17 @@ class Connector {
     std::ranges::stable_sort(waiting, {}, [](const Node* node) { return node->extra ? node->extra->waits() : 0; });
     for (auto* node : waiting) {
       if (!node->name.empty()) names_.push_back(TRY_CTX(bind_unix_apart(node->fd, node->name), node->text()));
-      TRY_CTX(connect_unix(node->fd, node->peer->place), node->text());
+      UnixActor who;
+      if (const auto* e = node->extra; e && e->has_owner_pid())
+        who = {static_cast<pid_t>(e->owner_pid()), e->owner_uid(), {}};
+      TRY_CTX(act_as(who, [&] { return connect_unix(node->fd, node->peer->place); }), node->text());
     }
     return {};
   }
 
   static Result<void> finish(Node& node) {
     const auto& usk = *node.usk;
-    if (node.listens() && ::listen(node.fd, static_cast<int>(usk.backlog())) < 0)
-      return fail_sys(Code::kRestoreFailed, "listen");
+    if (node.listens()) TRY(listen_as(node.credentials(), node.fd, static_cast<int>(usk.backlog()), node.name));
     if (usk.shutdown() != pb::NONE && ::shutdown(node.fd, static_cast<int>(usk.shutdown()) - 1) < 0 &&
         errno != ENOTCONN)
       return fail_sys(Code::kRestoreFailed, "shutdown");

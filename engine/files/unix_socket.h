@@ -28,8 +28,8 @@ Result<void> dump_unix(const Candidate& c, const DumpEnv& env, DumpOutput& out, 
 Result<void> finish_unix(const DumpEnv& env, DumpOutput& out);
 // Of a socket whose other end is outside: an entry for that, or none if the client is to give another on restore.
 Result<std::optional<pb::file_entry>> outside_peer(const Candidate& c, const DumpEnv& env, pb::unix_sk_entry& usk);
-// A pid of the engine's namespace in the container's; nullopt: unknown.
-std::optional<pid_t> pid_inside(const DumpEnv& env, pid_t pid);
+// A pid of the engine's namespace in the container's, where `ask` is told it; nullopt: it has none there.
+Result<std::optional<pid_t>> pid_inside(const DumpEnv& env, pid_t pid, const std::function<pid_t()>& ask);
 // unix_restore.cc
 Result<Fd> restore_unix(const pb::file_entry& entry, RestoreEnv& env);
 Result<void> connect_unix_sockets(RestoreEnv& env);
