@@ -252,6 +252,13 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   };
   TRY(write_pipes(Kind::kPipesData, "pipes-data.img", out.pipes));
   if (!out.fifos.empty()) TRY(write_pipes(Kind::kFifoData, "fifo-data.img", out.fifos));
+  auto queues = TRY(d.images.open(Kind::kSkQueues, "sk-queues.img"));
+  for (const auto& [id, packets] : out.packets)
+    for (const auto& packet : packets) {
+      TRY(queues.append(packet.entry));
+      TRY(queues.append_payload(packet.bytes.data(), packet.bytes.size()));
+    }
+  TRY(queues.close());
   std::vector<pb::tty_info_entry> ttys;
   for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
   return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);

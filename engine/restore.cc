@@ -207,6 +207,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
   TRY(files::check_external_ttys(s.ttys, options));
+  TRY(files::check_external_unix(s.files, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
   // A process that a runtime made is no copy of ours.

@@ -30,7 +30,11 @@ void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64
 
 class Collector {
  public:
-  Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {}
+  Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {
+    out_.id_of = [this](const Candidate& c) { return id_of(c); };
+  }
+  Collector(const Collector&) = delete;
+  ~Collector() { out_.id_of = nullptr; }
 
   Result<TaskFiles> dump_task(const tasks::Process& process);
   // The id of the file that is mapped there in the process, to be opened with `open_flags`.

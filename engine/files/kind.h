@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -41,16 +42,19 @@ struct Candidate {
   std::string name() const;  // "pid 12 fd 3 (/tmp/x)"
 };
 
+class UnixLook;  // unix_look.h
+
 // What a dump of files needs to know of its surroundings.
 struct DumpEnv {
   const Options& options;
   const procfs::Procfs& proc;
-  pid_t root_pid = 0;                       // host pid of the root task
-  const mounts::Table* mounts = nullptr;    // of the container; null: it shares the engine's
-  Fd root_dir;                              // O_PATH of the mount namespace's root
-  std::map<pid_t, pid_t> pids;              // host pids of the container -> those in its pid namespace
-  uint32_t net_ns_id = 0;                   // of the container, in images
-  const procfs::UserMaps* users = nullptr;  // of the container's own user namespace; null: the engine's ids
+  pid_t root_pid = 0;                                 // host pid of the root task
+  const mounts::Table* mounts = nullptr;              // of the container; null: it shares the engine's
+  Fd root_dir;                                        // O_PATH of the mount namespace's root
+  std::map<pid_t, pid_t> pids;                        // host pids of the container -> those in its pid namespace
+  uint32_t net_ns_id = 0;                             // of the container, in images
+  const procfs::UserMaps* users = nullptr;            // of the container's own user namespace; null: the engine's ids
+  mutable std::shared_ptr<const UnixLook> unix_look;  // made when the first unix socket is met
 };
 
 // A descriptor of a task, and the open file description it stands for.
@@ -59,6 +63,13 @@ struct Descriptor {
   int fd = -1;
   uint32_t id = 0;  // in files.img
 };
+
+// Messages in the receive queue of a socket.
+struct Packet {
+  pb::sk_packet_entry entry;
+  std::string bytes;
+};
+using Packets = std::map<uint32_t, std::vector<Packet>>;
 
 // Collected besides files.img.
 struct DumpOutput {
@@ -77,9 +88,13 @@ struct DumpOutput {
   std::map<uint32_t, PipeData> pipes;  // by pipe id
   std::map<uint32_t, PipeData> fifos;  // the same of named pipes
   std::map<std::pair<dev_t, ino_t>, uint32_t> fifo_ids;
-  uint32_t next_file_id = 1;
+  uint32_t next_file_id = 1;  // of files.img
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
   std::vector<Lock> locks;
+  Packets packets;                              // by the file id of the socket that has them queued
+  // The id of a file that the engine has taken out of a queue (SCM_RIGHTS), dumped if nobody else has it open.
+  std::function<Result<uint32_t>(const Candidate&)> id_of;
+  std::vector<Fd> in_flight;         // of those files, as long as ids are told by them
 };
 
 // A memfd of the images.
@@ -103,6 +118,7 @@ struct RestoreEnv {
   const image::Reader* images = nullptr;
   int proc = -1;  // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
+  const Packets* packets = nullptr;
   std::map<uint64_t, Fd> open_memfds;
   const std::map<uint32_t, uint32_t>* ghosts = nullptr;  // file id -> ghost-file-ID
   std::map<uint32_t, Fd> open_ghosts;
@@ -145,7 +161,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd;
+extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
@@ -170,6 +186,11 @@ constexpr uint32_t kSettableFlags =
 Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
 // pipe.cc: contents of all pipes of the images, or all named ones, checked.
 Result<std::map<uint32_t, DumpOutput::PipeData>> load_pipes(const image::Reader& images, bool named);
+// unix_load.cc: everything queued in sockets of the images, checked.
+Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_t, pb::file_entry>& files);
+// Every unix socket of the images, and whether those with an end outside can be given one.
+Result<void> check_unix_sockets(const std::map<uint32_t, pb::file_entry>& files, const pb::manifest_entry* manifest);
+Result<void> check_external_unix(const std::map<uint32_t, pb::file_entry>& files, const Options& options);
 // memfd.cc: every memfd of the images, checked.
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.

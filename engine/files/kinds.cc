@@ -41,6 +41,7 @@ const FileKind kUnknown = {"anything else", pb::UND, [](const Candidate&) { retu
 const std::vector<const FileKind*>& all_kinds() {
   // The first that matches.
   static const std::vector<const FileKind*> table = {
+      &kUnixSocket,  // the first: what is in its queues becomes known to all others
       &kPipe,        //
       &kFifo,        //
       &kInotify,     //

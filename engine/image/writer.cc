@@ -36,6 +36,8 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
+  google::protobuf::RepeatedPtrField<pb::unix_extra> unix_extras;
+  google::protobuf::RepeatedPtrField<pb::packet_extra> packet_extras;
   bool setgroups_denied = false;
   google::protobuf::RepeatedPtrField<pb::memory_extra> memory_extras;
   google::protobuf::RepeatedPtrField<pb::pipe_extra> pipe_extras;
@@ -312,6 +314,8 @@ void Writer::add_inherited_pages(const pb::inherited_pages& pages) { *state_->in
 void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_extras.Add() = extra; }
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
+void Writer::add_unix_extra(const pb::unix_extra& extra) { *state_->unix_extras.Add() = extra; }
+void Writer::add_packet_extra(const pb::packet_extra& extra) { *state_->packet_extras.Add() = extra; }
 void Writer::add_memory_extra(const pb::memory_extra& extra) { *state_->memory_extras.Add() = extra; }
 void Writer::add_pipe_extra(const pb::pipe_extra& extra) { *state_->pipe_extras.Add() = extra; }
 void Writer::add_file_extra(const pb::file_extra& extra) { *state_->file_extras.Add() = extra; }
@@ -339,6 +343,8 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_device_filters() = state.device_filters;
   *manifest.mutable_shmem_extras() = state.shmem_extras;
   if (state.setgroups_denied) manifest.set_setgroups_denied(true);
+  *manifest.mutable_unix_extras() = state.unix_extras;
+  *manifest.mutable_packet_extras() = state.packet_extras;
   *manifest.mutable_memory_extras() = state.memory_extras;
   *manifest.mutable_pipe_extras() = state.pipe_extras;
   *manifest.mutable_file_extras() = state.file_extras;

@@ -92,6 +92,8 @@ class Writer {
   void add_inherited_pages(const pb::inherited_pages& pages);
   void add_device_filter(const pb::device_filter& filter);
   void add_shmem_extra(const pb::shmem_extra& extra);
+  void add_unix_extra(const pb::unix_extra& extra);
+  void add_packet_extra(const pb::packet_extra& extra);
   void add_memory_extra(const pb::memory_extra& extra);
   void add_pipe_extra(const pb::pipe_extra& extra);
   void add_file_extra(const pb::file_extra& extra);

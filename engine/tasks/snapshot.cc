@@ -222,7 +222,7 @@ Result<void> load_users(Snapshot& s) {
 
 // Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
 Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"sk-queues.img", "bpfmap-data.img"}) {
+  for (const char* name : {"bpfmap-data.img"}) {
     if (!images.exists(name)) continue;
     Fd fd = TRY(images.open_raw(name));
     struct stat st {};
@@ -248,6 +248,8 @@ Result<Snapshot> load(const image::Reader& images) {
     s.files[id] = std::move(file);
   }
   s.memfds = TRY(files::load_memfds(images));
+  TRY(files::check_unix_sockets(s.files, images.manifest()));
+  s.packets = TRY(files::load_packets(images, s.files));
   s.ghosts = TRY(files::load_ghosts(images));
   s.locks = TRY(files::load_locks(images));
   s.pipes = TRY(files::load_pipes(images, false));

@@ -59,6 +59,7 @@ struct Snapshot {
   memory::SharedImages shared;                       // shared anonymous memory
   std::map<uint64_t, namespaces::Segment> segments;  // System V, by id
   std::map<uint64_t, files::MemfdImage> memfds;
+  files::Packets packets;
   std::map<uint32_t, uint32_t> ghosts;      // file id -> ghost-file-ID
   std::map<uint32_t, uint32_t> late_seals;  // file id of a memfd -> seals to be added when all is mapped
   std::map<uint32_t, pb::tty_info_entry> ttys;

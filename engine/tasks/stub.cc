@@ -433,8 +433,8 @@ files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Poo
                         .pipes = s.pipes,
                         .ttys = s.ttys,
                         .manifest = s.images->manifest()};
-  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts, env.locks = &s.locks,
-  env.fifos = &s.fifos;
+  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
+  env.locks = &s.locks, env.fifos = &s.fifos, env.packets = &s.packets;
   return env;
 }
 

@@ -50,15 +50,30 @@ static void child_in(int flags) {  // a child in a namespace of its own
 
 static void h_eventfd(void) { hold(eventfd(3, EFD_CLOEXEC)); }
 static void h_epoll(void) { hold(epoll_create1(EPOLL_CLOEXEC)); }
-static void h_unix_socket(void) {
-  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-  struct sockaddr_un address = {AF_UNIX, "\0stasis-live-refused"};
-  CHECK(bind(fd, (void *)&address, sizeof(sa_family_t) + 20) == 0 && listen(fd, 1) == 0);
-  hold(fd);
-}
-static void h_unix_pair(void) {
+static void h_unix_outside(void) {  // connected to a child that is not of the tree any more
   int ends[2];
   CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  pid_t middle = fork();
+  if (middle == 0) {
+    if (fork() == 0)
+      for (;;) pause();
+    _exit(0);
+  }
+  live_reap_ok(middle);
+  close(ends[1]);
+  hold(ends[0]);
+}
+static void h_unix_unread_request(void) {  // sent before anybody has accepted the connection
+  struct sockaddr_un address = {AF_UNIX, "\0stasis-live-refused"};
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0), client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK(bind(fd, (void *)&address, sizeof(sa_family_t) + 20) == 0 && listen(fd, 1) == 0);
+  CHECK(connect(client, (void *)&address, sizeof(sa_family_t) + 20) == 0 && send(client, "x", 1, 0) == 1);
+  hold(client);
+}
+static void h_unix_out_of_band(void) {
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  if (send(ends[1], "x", 1, MSG_OOB) != 1) _exit(77);
   hold(ends[0]);
 }
 static int listening(struct sockaddr_in *address) {
@@ -307,12 +322,11 @@ static void h_vfork_child_that_stays(void) {
 }
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
-    KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), 
+    KIND(eventfd), KIND(epoll), KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_connection), KIND(tcp_ended),
+    KIND(unaccepted_connection), KIND(udp_queue), KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
     KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
-    
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),

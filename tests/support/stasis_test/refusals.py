@@ -10,8 +10,9 @@ OTHER = 'STASIS-E-UNSUPPORTED'
 REFUSALS = [
     ('eventfd', FILE, ['fd 33', 'eventfd']),
     ('epoll', FILE, ['fd 33', 'eventpoll']),
-    ('unix_socket', FILE, ['fd 33', 'socket']),
-    ('unix_pair', FILE, ['fd 33', 'socket']),
+    ('unix_outside', FILE, ['fd 33', 'connected to socket:[', 'outside the container', '--external unix[']),
+    ('unix_unread_request', FILE, ['fd 33', 'has sent data to socket:[', '@stasis-live-refused']),
+    ('unix_out_of_band', FILE, ['fd 33', 'out-of-band']),
     ('tcp_connection', FILE, ['fd 33', 'TCP connection', 'ESTABLISHED']),
     ('tcp_ended', FILE, ['fd 33', 'TCP connection', 'ended']),
     ('unaccepted_connection', FILE, ['fd 33', '1 connections not yet accepted']),
