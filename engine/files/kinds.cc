@@ -43,11 +43,11 @@ const std::vector<const FileKind*>& all_kinds() {
   static const std::vector<const FileKind*> table = {
       &kPipe,        //
       &kFifo,        //
-      &kInotify,     //
       &kTty,         //
       &kMemfd,       //
       &kRegular,     //
       &kInetSocket,  //
+      &kInotify,     // last: what the others do is not to be seen
       &kUnknown,
   };
   return table;
