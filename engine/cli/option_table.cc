@@ -328,7 +328,7 @@ constexpr OptionSpec kTable[] = {
     {0, "evasive-devices", kNone, true, kYes, kBoth, "evasive_devices", "", "take any path to a device that leads to it", flag<&O::set_evasive_devices>},
     {0, "force-irmap", kNone, true, kNoOp, kBoth | kOther, "force_irmap", "", "paths of watched inodes are always found", flag<&O::set_force_irmap>},
     {0, "irmap-scan-path", kReq, false, kNoOp, kDump | kOther, "irmap_scan_paths", "PATH", "as --force-irmap", list<&O::mutable_irmap_scan_paths>},
-    {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "buildid (also compare builds of executables) or filesize", set_file_validation},
+    {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "filesize, or buildid: compare builds of executables too", set_file_validation},
     {0, "skip-file-rwx-check", kNone, true, kNoOp, kRestore, "skip_file_rwx_check", "", "permission bits are not compared", flag<&O::set_skip_file_rwx_check>},
     // --- what stays outside
     {0, "external", kReq, false, kYes, kBoth, "external", "KIND[KEY]:VALUE", "a resource that is not part of the images", list<&O::mutable_external>},

@@ -22,7 +22,7 @@ namespace {
 
 constexpr uint32_t kMaxWatch = 1u << 20;  // the kernel counts up to a number one by one, and so do we
 constexpr uint32_t kKept = IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK;
-constexpr size_t kMaxHandle = 128;
+constexpr size_t kMaxHandle = 128, kMostSearched = 3;
 
 bool matches(const Candidate& c) { return c.link == "anon_inode:inotify"; }
 
@@ -78,8 +78,9 @@ Result<std::vector<Watch>> watches_of(const Candidate& c) {
   return out;
 }
 
-// By the file handle, through a mount of its file system.
-std::optional<std::string> path_by_handle(const DumpEnv& env, const std::string& mountpoint, const Watch& w) {
+// By the file handle, through a mount of its file system. `gone`: it has no name any more.
+std::optional<std::string> path_by_handle(const DumpEnv& env, const std::string& mountpoint, const Watch& w,
+                                          bool& gone) {
   if (w.handle.empty()) return std::nullopt;
   const auto path = kernel::open_path_in_root(env.root_dir.get(), mountpoint);
   if (!path) return std::nullopt;
@@ -93,6 +94,7 @@ std::optional<std::string> path_by_handle(const DumpEnv& env, const std::string&
   const Fd file(::open_by_handle_at(mount->get(), handle, O_PATH | O_CLOEXEC));
   struct stat st {};
   if (!file || ::fstat(file.get(), &st) < 0) return std::nullopt;
+  gone = gone || st.st_nlink == 0;
   auto link = read_link_at(env.proc.fd(), cat("self/fd/", file.get()));
   if (!link || !leads_to(env, *link, st)) return std::nullopt;
   return *std::move(link);
@@ -103,11 +105,13 @@ Result<std::string> path_of(const Candidate& c, const DumpEnv& env, const Watch&
   if (!env.mounts) own = TRY(mounts::Table::read(env.proc.fd(), cat(env.root_pid)));
   const auto& table = env.mounts ? *env.mounts : *own;
   const auto mounts = table.of_device(w.device);
+  bool gone = false;
   for (const auto* mount : mounts)
-    if (auto path = path_by_handle(env, mount->mountpoint, w)) return *std::move(path);
+    if (auto path = path_by_handle(env, mount->mountpoint, w, gone)) return *std::move(path);
   const dev_t device = makedev(w.device >> 20, w.device & 0xfffff);
-  for (const auto* mount : mounts)
-    if (auto path = find_inode(env, mount->mountpoint, device, w.inode)) return *std::move(path);
+  // Looking through a file system takes its time: not for each of its mounts.
+  for (size_t i = 0; i < mounts.size() && i < kMostSearched && !gone; ++i)
+    if (auto path = find_inode(env, mounts[i]->mountpoint, device, w.inode)) return *std::move(path);
   return fail(Error(Code::kUnsupportedFile,
                     cat(c.name(), " has inotify watch ", w.wd, " on inode ", w.inode, " of device ", w.device >> 20,
                         ":", w.device & 0xfffff, ", which has no path in the container (deleted, or on no mount)"))

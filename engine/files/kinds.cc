@@ -44,11 +44,11 @@ const std::vector<const FileKind*>& all_kinds() {
       &kUnixSocket,  // the first: what is in its queues becomes known to all others
       &kPipe,        //
       &kFifo,        //
-      &kInotify,     //
       &kTty,         //
       &kMemfd,       //
       &kRegular,     //
       &kInetSocket,  //
+      &kInotify,     // last: what the others do is not to be seen
       &kUnknown,
   };
   return table;

@@ -16,7 +16,7 @@
 namespace stasis::files {
 namespace {
 
-constexpr size_t kMaxEntries = 500'000;
+constexpr size_t kMaxEntries = 200'000;
 
 struct Search {
   dev_t wanted_device;

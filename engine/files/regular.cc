@@ -14,6 +14,7 @@
 #include "engine/base/log.h"
 #include "engine/files/build_id.h"
 #include "engine/files/kind.h"
+#include "engine/files/proc_path.h"
 #include "engine/kernel/syscalls.h"
 
 namespace stasis::files {
@@ -75,6 +76,10 @@ static bool is_ghost(const Candidate& c, const DumpEnv& env) {
 
 Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
   if (is_ghost(c, env)) return check_ghost(c, env);
+  // A current or root directory cannot wait until the process is there.
+  if (c.fd < 0 && of_process(c.link))
+    return fail(
+        Error(Code::kUnsupportedFile, cat(c.name(), " is in the /proc directory of a process")).about(c.name()));
   const bool mount_known = !env.mounts || env.mounts->find(c.info.mnt_id) != nullptr;
   const auto found = mount_known ? stat_in_container(env, c.link) : Result<struct stat>(outside(c));
   if (found && same_file(*found, c.st)) return c.link;
@@ -92,11 +97,6 @@ Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
 }
 
 namespace {
-
-// An open file of /proc/PID belongs to a process, not to a path: it is opened when all processes are there.
-bool of_process(std::string_view path) {
-  return path.starts_with("/proc/") && path.size() > 6 && path[6] >= '0' && path[6] <= '9';
-}
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
@@ -199,6 +199,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (env.ghosts)
     if (const auto ghost = env.ghosts->find(entry.id()); ghost != env.ghosts->end())
       return restore_ghost(ghost->second, reg, env);
+  // For each task when all processes are there; see open_of_process().
   if (of_process(path)) return open_at(AT_FDCWD, "/", O_PATH);
   struct stat st {};
   if (::lstat(path.c_str(), &st) < 0) {
@@ -237,28 +238,44 @@ Result<void> check_shared(const DumpEnv&, DumpOutput& out) {
   return {};
 }
 
+// What the next open of the task gives.
+Result<int> lowest_free(const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env) {
+  std::set<int> used;
+  for (const auto& e : fds) used.insert(static_cast<int>(e.fd()));
+  int lowest = 0;
+  while (used.contains(lowest)) ++lowest;
+  for (const auto& [id, number] : env.numbers)
+    if (number <= lowest) return fail(Code::kRlimit, cat("descriptor ", lowest, " is not free"));
+  return lowest;
+}
+
 Result<void> open_of_process(uint32_t, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env,
                              remote::Batch& batch) {
-  std::map<uint32_t, size_t> opened;
+  std::map<uint32_t, std::vector<const pb::fdinfo_entry*>> wanted;
   for (const auto& e : fds) {
     const auto file = env.files.find(e.id());
-    if (file == env.files.end() || !file->second.has_reg() || !of_process(file->second.reg().name())) continue;
-    const auto& reg = file->second.reg();
-    if (inherited_fd(env.options, reg.name()) >= 0) continue;
-    const auto [at, fresh] = opened.try_emplace(e.id());
-    if (fresh) {
-      const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC);
-      at->second = batch.add(__NR_openat, AT_FDCWD, batch.text(reg.name()), flags | O_CLOEXEC);
-      batch.must(cat("open ", reg.name()));
-      if (reg.pos() != 0 && !(flags & O_PATH)) {
-        batch.add(__NR_lseek, batch.result_of(at->second), reg.pos(), SEEK_SET);
-        batch.must(cat("lseek ", reg.name()));
-      }
-    }
-    batch.add(__NR_dup3, batch.result_of(at->second), e.fd(), e.flags() & FD_CLOEXEC ? O_CLOEXEC : 0);
-    batch.must(cat("dup3 of ", reg.name()));
+    if (file == env.files.end() || !file->second.has_reg()) continue;
+    const auto& name = file->second.reg().name();
+    if (of_process(name) && inherited_fd(env.options, name) < 0) wanted[e.id()].push_back(&e);
   }
-  for (const auto& [id, call] : opened) batch.add(__NR_close, batch.result_of(call));
+  if (wanted.empty()) return {};
+  const int number = TRY(lowest_free(fds, env));
+  for (const auto& [id, entries] : wanted) {
+    const auto& reg = env.files.at(id).reg();
+    const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC);
+    batch.add(__NR_openat, AT_FDCWD, batch.text(reg.name()), flags | O_CLOEXEC);
+    batch.must(cat("open ", reg.name()));
+    if (reg.pos() != 0 && !(flags & O_PATH)) {
+      batch.add(__NR_lseek, number, reg.pos(), SEEK_SET);
+      batch.must(cat("lseek ", reg.name()));
+    }
+    for (const auto* e : entries) {
+      batch.add(__NR_dup3, number, e->fd(), e->flags() & FD_CLOEXEC ? O_CLOEXEC : 0);
+      batch.must(cat("dup3 of ", reg.name()));
+    }
+    batch.add(__NR_close, number);
+    batch.must(cat("close ", reg.name()));
+  }
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "engine/files/proc_path.h"
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -128,6 +129,9 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
     if (at == s.files.end()) return corrupt(where, cat("file ", id, " is not in files.img"));
     if (path && !at->second.has_reg() && !(memfd && at->second.has_memfd()))
       return corrupt(where, cat("file ", id, " has no path"));
+    if (path && files::of_process(at->second.reg().name()))
+      return fail(Error(Code::kUnsupportedFile, cat(where, ": ", at->second.reg().name(), " belongs to a process"))
+                      .about(at->second.reg().name()));
     if (!files::kind_of(at->second.type()))
       return fail(
           Error(Code::kUnsupportedFile, cat(where, ": file ", id, " is of type ", pb::fd_types_Name(at->second.type()),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of tests/live/refused.c: the code that the dump must end with and what its text must name."""
 FILE = 'STASIS-E-UNSUPPORTED-FILE'
-OUTSIDE = 'STASIS-E-OUTSIDE-FILE'
 MEMORY = 'STASIS-E-UNSUPPORTED-MEMORY'
 NAMESPACE = 'STASIS-E-UNSUPPORTED-NAMESPACE'
 OTHER = 'STASIS-E-UNSUPPORTED'
@@ -33,7 +32,7 @@ REFUSALS = [
     ('perf_event', FILE, ['fd 33', 'performance counter']),
     ('bpf_map', FILE, ['fd 33', 'BPF map']),
     ('fs_context', FILE, ['fd 33', 'fscontext']),
-    ('detached_mount', OUTSIDE, ['fd 33', 'mount']),
+    ('detached_mount', FILE, ['fd 33', 'cannot be found by its path']),
     ('landlock', FILE, ['fd 33', 'landlock-ruleset']),
     ('deleted_large_file', FILE, ['fd 33', 'deleted', '--ghost-limit']),
     ('sysv_shm', MEMORY, ['SYSV']),
