@@ -72,7 +72,11 @@ void find_mapped_obstacles(const DumpEnv& env, pid_t pid, uint64_t start, uint64
 
 Result<uint32_t> Collector::id_of(const Candidate& c) {
   auto& same_inode = known_[{c.st.st_dev, c.st.st_ino}];
-  for (const auto& k : same_inode) {
+  // kcmp(2) puts them in an order, so that not all are compared with all: a task may have thousands of one inode.
+  size_t first = 0, last = same_inode.size();
+  while (first < last) {
+    const size_t middle = (first + last) / 2;
+    const auto& k = same_inode[middle];
     const int r = kernel::kcmp(k.pid, c.pid, kernel::Kcmp::kFile, static_cast<unsigned long>(k.fd),
                                static_cast<unsigned long>(c.fd));
     if (r < 0) {
@@ -80,13 +84,14 @@ Result<uint32_t> Collector::id_of(const Candidate& c) {
       return fail_sys("kcmp", c.name());
     }
     if (r == 0) return k.id;
+    r == 1 ? first = middle + 1 : last = middle;
   }
   const auto& kind = kind_of(c);
   TRY(kind.check(c, env_));
   pb::file_entry entry;
   entry.set_id(next_id_++);
   TRY_CTX(kind.dump(c, env_, out_, entry), c.name());
-  same_inode.push_back({c.pid, c.fd, entry.id()});
+  same_inode.insert(same_inode.begin() + static_cast<long>(first), {c.pid, c.fd, entry.id()});
   out_.files.push_back(entry);
   return entry.id();
 }
