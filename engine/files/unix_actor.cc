@@ -27,8 +27,10 @@ class Ids {
     const uint32_t uid = who.uid.value_or(ids.uid_), gid = who.gid.value_or(ids.gid_);
     if (uid == ids.uid_ && gid == ids.gid_) return ids;
     ids.bits_ = ::prctl(PR_GET_SECUREBITS);
-    if (ids.bits_ < 0 || ::prctl(PR_SET_SECUREBITS, ids.bits_ | SECBIT_NO_SETUID_FIXUP) < 0)
-      return fail_sys(Code::kRestoreFailed, "prctl(PR_SET_SECUREBITS)");
+    // Who is not root can only be himself.
+    if (ids.bits_ < 0 || ::prctl(PR_SET_SECUREBITS, ids.bits_ | SECBIT_NO_SETUID_FIXUP) < 0) return ids;
+    (void)::prctl(PR_GET_PDEATHSIG, &ids.death_signal_);
+    ids.dumpable_ = ::prctl(PR_GET_DUMPABLE);
     ids.taken_ = true;
     if (::setresgid(static_cast<gid_t>(-1), gid, static_cast<gid_t>(-1)) < 0 ||
         ::setresuid(static_cast<uid_t>(-1), uid, static_cast<uid_t>(-1)) < 0)
@@ -36,19 +38,27 @@ class Ids {
     return ids;
   }
   Ids(Ids&& other) noexcept
-      : uid_(other.uid_), gid_(other.gid_), bits_(other.bits_), taken_(std::exchange(other.taken_, false)) {}
+      : uid_(other.uid_),
+        gid_(other.gid_),
+        bits_(other.bits_),
+        death_signal_(other.death_signal_),
+        dumpable_(other.dumpable_),
+        taken_(std::exchange(other.taken_, false)) {}
   Ids& operator=(Ids&&) = delete;
   ~Ids() {
     if (!taken_) return;
     (void)::setresuid(static_cast<uid_t>(-1), uid_, static_cast<uid_t>(-1));
     (void)::setresgid(static_cast<gid_t>(-1), gid_, static_cast<gid_t>(-1));
     (void)::prctl(PR_SET_SECUREBITS, bits_);
+    // A change of ids takes these away.
+    (void)::prctl(PR_SET_PDEATHSIG, death_signal_);
+    (void)::prctl(PR_SET_DUMPABLE, dumpable_);
   }
 
  private:
   Ids() = default;
   uint32_t uid_ = ::geteuid(), gid_ = ::getegid();
-  int bits_ = 0;
+  int bits_ = 0, death_signal_ = 0, dumpable_ = 1;
   bool taken_ = false;
 };
 

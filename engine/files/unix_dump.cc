@@ -225,8 +225,8 @@ pb::sk_shutdown shutdown_of(const UnixDiag& diag) { return static_cast<pb::sk_sh
 
 Result<std::optional<pid_t>> pid_inside(const DumpEnv& env, pid_t pid, const std::function<pid_t()>& ask) {
   if (const auto at = env.pids.find(pid); at != env.pids.end()) return std::optional(at->second);
-  const auto root = env.pids.find(env.root_pid);
-  if (root == env.pids.end() || root->first == root->second) return std::optional(pid);  // it shares our pid namespace
+  const auto own = TRY(env.proc.ns(::getpid(), "pid")), container = TRY(env.proc.ns(env.root_pid, "pid"));
+  if (own.inode == container.inode && own.dev == container.dev) return std::optional(pid);
   auto& ended = TRY(unix_look(env))->ended();
   auto at = ended.find(pid);
   if (at == ended.end()) {

@@ -122,6 +122,11 @@ Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_
   while (TRY(reader.next(entry))) {
     const auto socket = files.find(entry.id_for());
     if (socket == files.end()) return corrupt(name, cat("socket ", entry.id_for(), " is not in files.img"));
+    if (!socket->second.has_usk())
+      return fail(
+          Error(Code::kUnsupportedFile,
+                cat("socket ", entry.id_for(), " of the images has something queued, which cannot be restored yet"))
+              .about(cat("file ", entry.id_for())));
     if (entry.length() > kMaxPacket) return corrupt(name, cat("a packet of ", entry.length(), " bytes"));
     for (const auto& scm : entry.scm()) {
       if (scm.type() != SCM_RIGHTS || scm.rights_size() > kMaxRights || scm.rights_size() == 0)

@@ -86,7 +86,15 @@ Result<void> UnixLook::read_namespace(int ns) {
 }
 
 Result<void> UnixLook::find_inside(const DumpEnv& env) {
+  std::vector<pid_t> pids;
   for (const auto& [pid, npid] : env.pids) {
+    pids.push_back(pid);
+    // A leader that has exited has no descriptors, its threads still have.
+    const auto fds = env.proc.fds(pid);
+    const auto threads = fds && !fds->empty() ? Result<std::vector<pid_t>>() : env.proc.threads(pid);
+    if (threads) pids.insert(pids.end(), threads->begin(), threads->end());
+  }
+  for (const pid_t pid : pids) {
     const auto fds = env.proc.fds(pid);
     if (!fds) continue;  // ended meanwhile
     for (int fd : *fds) {

@@ -77,7 +77,7 @@ UnixAddress::UnixAddress(const std::string& name) {
 }
 
 Result<void> check_unix_path(const std::string& name, const std::string& directory) {
-  if (!directory.empty() && ::chdir(directory.c_str()) < 0)
+  if (::chdir(directory.empty() ? "/" : directory.c_str()) < 0)
     return fail_sys(Code::kFileMissing, "change to the directory of a socket", directory);
   struct stat st {};
   if (::lstat(name.c_str(), &st) < 0) {
@@ -102,7 +102,7 @@ Result<UnixPlace> bind_unix(int socket, const std::string& name, const std::stri
   UnixPlace place;
   place.address = name;
   if (name[0] != '\0') {
-    if (!directory.empty()) place.directory = TRY(open_at(AT_FDCWD, directory, O_PATH | O_DIRECTORY));
+    place.directory = TRY(open_at(AT_FDCWD, directory.empty() ? "/" : directory, O_PATH | O_DIRECTORY));
     TRY(enter(place.directory));
     // check_unix_path() has been there.
     if (::unlink(name.c_str()) < 0 && errno != ENOENT)
