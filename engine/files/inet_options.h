@@ -17,6 +17,7 @@ Result<void> set_int(int socket, int level, int name, int value, std::string_vie
 Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type);
 
 Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out);
+Result<void> restore_buffers(int socket, const pb::sk_opts_entry& opts);
 // Before bind(2). SO_REUSEADDR is left to the caller.
 Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, const pb::socket_extra* extra);
 

@@ -40,6 +40,8 @@ struct Candidate {
   std::string name() const;  // "pid 12 fd 3 (/tmp/x)"
 };
 
+struct LockedSocket;  // tcp.h
+
 // What a dump of files needs to know of its surroundings.
 struct DumpEnv {
   const Options& options;
@@ -50,6 +52,7 @@ struct DumpEnv {
   std::map<pid_t, pid_t> pids;              // host pids of the container -> those in its pid namespace
   uint32_t net_ns_id = 0;                   // of the container, in images
   const procfs::UserMaps* users = nullptr;  // of the container's own user namespace; null: the engine's ids
+  const std::map<ino_t, LockedSocket>* connections = nullptr;  // by inode of the socket; null: nothing is locked yet
 };
 
 // A descriptor of a task, and the open file description it stands for.

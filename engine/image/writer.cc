@@ -33,6 +33,7 @@ struct WriterState {
   size_t open_files = 0;
   google::protobuf::RepeatedPtrField<pb::task_extra> extras;
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
+  std::string network_lock;
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
@@ -303,6 +304,7 @@ void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_e
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
 void Writer::add_memory_extra(const pb::memory_extra& extra) { *state_->memory_extras.Add() = extra; }
+void Writer::set_network_lock(const std::string& table) { state_->network_lock = table; }
 void Writer::set_user_namespace(bool setgroups, uint32_t owner) {
   state_->setgroups_denied = !setgroups;
   state_->user_ns_owner = owner;
@@ -329,6 +331,7 @@ Result<void> Writer::commit(bool sync) {
   if (state.setgroups_denied) manifest.set_setgroups_denied(true);
   *manifest.mutable_memory_extras() = state.memory_extras;
   if (state.user_ns_owner != 0) manifest.set_user_ns_owner(state.user_ns_owner);
+  if (!state.network_lock.empty()) manifest.set_network_lock(state.network_lock);
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());

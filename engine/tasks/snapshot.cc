@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "engine/files/tcp_release.h"
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -247,6 +248,7 @@ Result<Snapshot> load(const image::Reader& images) {
     const uint32_t id = file.id();
     s.files[id] = std::move(file);
   }
+  TRY(files::check_streams(images, s.files));
   s.memfds = TRY(files::load_memfds(images));
   s.ghosts = TRY(files::load_ghosts(images));
   if (images.exists("pipes-data.img")) {

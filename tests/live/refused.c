@@ -7,7 +7,6 @@
 #endif
 #include <pthread.h>
 #include <arpa/inet.h>
-#include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
@@ -71,19 +70,29 @@ static int connected(const struct sockaddr_in *address) {
   CHECK(connect(fd, (void *)address, sizeof *address) == 0);
   return fd;
 }
-static void h_tcp_connection(void) {
-  struct sockaddr_in address;
-  int server = listening(&address), client = connected(&address);
-  CHECK(accept(server, NULL, NULL) >= 0);
-  hold(client);
-}
-static void h_tcp_ended(void) {
+static void h_tcp_error(void) {  // reset, and SO_ERROR not read
   struct sockaddr_in address;
   struct linger hard = {1, 0};
   int server = listening(&address), client = connected(&address), peer = accept(server, NULL, NULL);
   CHECK(setsockopt(peer, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
   close(peer), close(server);
   hold(client);
+}
+static void h_tcp_urgent(void) {
+  struct sockaddr_in address;
+  int server = listening(&address), client = connected(&address), peer = accept(server, NULL, NULL);
+  CHECK(send(client, "!", 1, MSG_OOB) == 1);
+  hold(peer);
+}
+static void h_tcp_connecting(void) {  // the queue of the other end is full: nobody answers
+  struct sockaddr_in address;
+  int server = listening(&address);
+  CHECK(listen(server, 0) == 0);
+  connected(&address);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  CHECK(connect(fd, (void *)&address, sizeof address) < 0 && errno == EINPROGRESS);
+  fcntl(server, F_SETFD, 0);
+  hold(fd);
 }
 static void h_unaccepted_connection(void) {
   struct sockaddr_in address;
@@ -103,13 +112,6 @@ static void h_multicast_group(void) {
   struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe1020304), .imr_ifindex = 1};
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
-  hold(fd);
-}
-static void h_packet_filter(void) {
-  struct sock_filter all = {0x06, 0, 0, 0xffff};  // ret #65535
-  struct sock_fprog program = {1, &all};
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  CHECK(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
   hold(fd);
 }
 static void h_raw_socket(void) { hold(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); }
@@ -329,8 +331,8 @@ static void h_exited_leader(void) {
 
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
-    KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
+    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting), KIND(unaccepted_connection), KIND(udp_queue),
+    KIND(multicast_group), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(deleted_file_with_link), KIND(deleted_directory),
