@@ -230,9 +230,10 @@ case_console_socket() {
 
 case_failed_checkpoint_leaves_it_running() {
   # Who listens is stopped, so nobody accepts.
-  make_bundle "nc -l -p 7777 & n=\$!; sleep 0.5; kill -STOP \$n; (sleep 100000 | nc 127.0.0.1 7777) & $COUNTER"
+  make_bundle "nc -l -p 7777 & n=\$!; sleep 0.5; kill -STOP \$n; (sleep 100000 | nc 127.0.0.1 7777) & (sleep 100000 | nc 127.0.0.1 7777) & $COUNTER"
   start
-  until_true "a connection" grep -qs ":1E61 .* 01 " "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
+  _two() { [[ $(cat "/proc/$(pid_of)/net/tcp" | grep -c ":1E61 01 ") == 2 ]]; }
+  until_true "two connections" _two
   mkdir -p "$CASE/work"
   must_fail 'UNSUPPORTED' runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$ID"
   grep -q 'socket' "$CASE/work/dump.log" || fail "the log does not name the socket"
