@@ -2,6 +2,7 @@
 #include "engine/files/inet_options.h"
 
 #include <linux/filter.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,7 +22,7 @@ namespace {
 using Opts = pb::sk_opts_entry;
 
 constexpr int kBufLock = 72;      // SO_BUF_LOCK, since 5.15
-constexpr size_t kMaxValue = 16;  // TCP_CA_NAME_MAX; everything else is an int
+constexpr size_t kMaxValue = 32;  // struct icmp6_filter; TCP_CA_NAME_MAX is 16, everything else is an int
 
 struct Option {
   int level, name;
@@ -42,6 +43,21 @@ constexpr Option kOptions[] = {
     {SOL_SOCKET, 60 /*ZEROCOPY*/},
     {SOL_SOCKET, 69 /*PREFER_BUSY_POLL*/},
     {SOL_SOCKET, 74 /*TXREHASH*/},
+    {SOL_NETLINK, 3 /*PKTINFO*/},
+    {SOL_NETLINK, 4 /*BROADCAST_ERROR*/},
+    {SOL_NETLINK, 5 /*NO_ENOBUFS*/},
+    {SOL_NETLINK, 8 /*LISTEN_ALL_NSID*/},
+    {SOL_NETLINK, 10 /*CAP_ACK*/},
+    {SOL_NETLINK, 11 /*EXT_ACK*/},
+    {SOL_NETLINK, 12 /*GET_STRICT_CHK*/},
+    {255 /*SOL_RAW*/, 1 /*ICMP_FILTER*/},
+    {IPPROTO_ICMPV6, 1 /*ICMPV6_FILTER*/},
+    {IPPROTO_UDPLITE, 10 /*SEND_CSCOV*/},
+    {IPPROTO_UDPLITE, 11 /*RECV_CSCOV*/},
+    {IPPROTO_IP, 3 /*HDRINCL*/},
+    {IPPROTO_IP, 22 /*NODEFRAG*/},
+    {IPPROTO_IPV6, 7 /*CHECKSUM*/},
+    {IPPROTO_IPV6, 36 /*HDRINCL*/},
     {IPPROTO_TCP, 1 /*NODELAY*/},
     {IPPROTO_TCP, 2 /*MAXSEG*/},
     {IPPROTO_TCP, 3 /*CORK*/},
@@ -124,9 +140,10 @@ bool is_of_the_connection(const Option& o) {
 std::optional<std::string> get_bytes(int socket, const Option& option) {
   char value[kMaxValue] = {};
   const bool text = option.level == IPPROTO_TCP && option.name == TCP_CONGESTION;
-  socklen_t size = text ? sizeof(value) : sizeof(int);
+  const bool filter = option.level == IPPROTO_ICMPV6;
+  socklen_t size = text ? 16 : filter ? sizeof(value) : sizeof(int);
   if (::getsockopt(socket, option.level, option.name, value, &size) < 0) return std::nullopt;
-  if (!text && size != sizeof(int)) return std::nullopt;
+  if (!text && !filter && size != sizeof(int)) return std::nullopt;
   return text ? std::string(value) : std::string(value, size);
 }
 

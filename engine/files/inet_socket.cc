@@ -29,11 +29,21 @@ Result<Address> address_of(const Candidate& c) {
   return address;
 }
 
+// A raw socket may have any protocol; a datagram socket of ICMP is one for pings.
+bool is_known(uint32_t type, uint32_t protocol) {
+  if (type == SOCK_STREAM) return protocol == IPPROTO_TCP;
+  if (type == SOCK_RAW) return protocol <= IPPROTO_RAW;
+  return type == SOCK_DGRAM && (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
+                                protocol == IPPROTO_ICMPV6);
+}
+
 bool matches(const Candidate& c) {
   if (!S_ISSOCK(c.st.st_mode) || c.fd < 0) return false;
   const auto domain = get_int(c.copy.get(), SOL_SOCKET, SO_DOMAIN);
   const auto protocol = get_int(c.copy.get(), SOL_SOCKET, SO_PROTOCOL);
-  return (domain == AF_INET || domain == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+  const auto type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE);
+  return (domain == AF_INET || domain == AF_INET6) && protocol && type &&
+         is_known(static_cast<uint32_t>(*type), static_cast<uint32_t>(*protocol));
 }
 
 std::unexpected<Error> refuse(const Candidate& c, std::string what) {
@@ -106,30 +116,38 @@ Result<void> check_tcp(const Candidate& c, const DumpEnv& env) {
   return {};
 }
 
-Result<void> check_udp(const Candidate& c) {
-  const short events = events_of(c.copy.get());
-  if ((events & POLLIN) && !(events & POLLRDHUP))
-    return refuse(c, cat("UDP socket at ", TRY(address_of(c)).text(), " with datagrams not yet read"));
+// A peer that getpeername(2) does not tell, since it was given without a port: /proc/PID/net/raw has it.
+Result<void> check_raw(const Candidate& c, const DumpEnv& env) {
+  Address peer;
+  if (::getpeername(c.copy.get(), peer.get(), &peer.size) == 0) return {};
+  for (const char* table : {"net/raw", "net/raw6"}) {
+    const auto text = env.proc.text(c.pid, table);
+    if (!text) continue;
+    for (const auto line : lines(*text))
+      if (const auto f = fields(line); f.size() > 9 && f[9] == cat(c.st.st_ino) && f[3] == "01")
+        return refuse(c, "raw socket with a peer that was given without a port");
+  }
   return {};
 }
 
-// A socket belongs to the namespace its maker was in, and may have come from elsewhere.
-Result<void> check_namespace(const Candidate& c, const DumpEnv& env) {
-  const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
-  if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
-  struct stat st {};
-  if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());
-  const auto own = TRY(env.proc.ns(env.root_pid, "net"));
-  if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
-  return refuse(c, "socket of another network namespace");
+Result<void> check_datagrams(const Candidate& c, const DumpEnv& env, int type) {
+  if (type == SOCK_RAW) return check_raw(c, env);
+  return {};
+}
+
+// What was received and not read is lost, as datagrams may be; the network might have lost it as well.
+void warn_of_datagrams(const Candidate& c) {
+  const short events = events_of(c.copy.get());
+  if ((events & POLLIN) && !(events & POLLRDHUP))
+    log::warning(c.name(), " has datagrams that were not read; they are not kept, ignoring");
 }
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
   TRY(owner_of(c, env));
-  TRY(check_namespace(c, env));
+  TRY(check_socket_namespace(c, env));
   const int type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE).value_or(0);
-  TRY(type == SOCK_STREAM ? check_tcp(c, env) : check_udp(c));
+  TRY(type == SOCK_STREAM ? check_tcp(c, env) : check_datagrams(c, env, type));
   return check_inet_options(c, env, type);
 }
 
@@ -168,6 +186,7 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   } else if (const short events = events_of(socket); events & POLLRDHUP) {
     isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
   }
+  if (isk.type() != SOCK_STREAM && !env.options.leave_running) warn_of_datagrams(c);
   if (local.storage.ss_family == AF_INET6 && local.v6().sin6_scope_id != 0) {
     ifreq request{};
     request.ifr_ifindex = static_cast<int>(local.v6().sin6_scope_id);
@@ -183,8 +202,7 @@ std::unexpected<Error> corrupt(const pb::inet_sk_entry& isk, std::string_view wh
 
 Result<void> check_entry(const pb::inet_sk_entry& isk) {
   const bool tcp = isk.type() == SOCK_STREAM && isk.proto() == IPPROTO_TCP;
-  const bool udp = isk.type() == SOCK_DGRAM && isk.proto() == IPPROTO_UDP;
-  if ((isk.family() != AF_INET && isk.family() != AF_INET6) || (!tcp && !udp))
+  if ((isk.family() != AF_INET && isk.family() != AF_INET6) || !is_known(isk.type(), isk.proto()))
     return fail(Error(Code::kUnsupportedFile, cat("file ", isk.id(), " of the images is a socket of family ",
                                                   isk.family(), ", type ", isk.type(), ", protocol ", isk.proto()))
                     .about(cat("file ", isk.id())));
@@ -238,13 +256,6 @@ std::unexpected<Error> cannot_bind(const pb::inet_sk_entry& isk, Address& addres
   errno = error;
   const Error base = Error::sys(Code::kRestoreFailed, call, where);
   return fail(Error(base.code(), cat(base.message(), why)).about(where).with_errno(error));
-}
-
-const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {
-  if (!env.manifest) return nullptr;
-  for (const auto& extra : env.manifest->socket_extras())
-    if (extra.file_id() == id) return &extra;
-  return nullptr;
 }
 
 bool any_address(Address& address) {
@@ -321,6 +332,34 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
 
 }  // namespace
 
-const FileKind kInetSocket = {"TCP or UDP socket", pb::INETSK, matches, check, dump, restore};
+Result<void> check_socket_namespace(const Candidate& c, const DumpEnv& env) {
+  const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
+  if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
+  struct stat st {};
+  if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());
+  const auto own = TRY(env.proc.ns(env.root_pid, "net"));
+  if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
+  return refuse(c, "socket of another network namespace");
+}
+
+const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {
+  if (!env.manifest) return nullptr;
+  for (const auto& extra : env.manifest->socket_extras())
+    if (extra.file_id() == id) return &extra;
+  return nullptr;
+}
+
+std::string describe_socket(int socket) {
+  constexpr std::pair<int, std::string_view> kFamilies[] = {
+      {AF_VSOCK, "vsock"}, {44, "XDP"}, {AF_ALG, "AF_ALG"}, {AF_PACKET, "packet"}, {AF_BLUETOOTH, "Bluetooth"}};
+  constexpr std::pair<int, std::string_view> kProtocols[] = {{262, "MPTCP"}, {IPPROTO_SCTP, "SCTP"}};
+  for (const auto& [family, name] : kFamilies)
+    if (get_int(socket, SOL_SOCKET, SO_DOMAIN) == family) return cat(name, " socket");
+  for (const auto& [protocol, name] : kProtocols)
+    if (get_int(socket, SOL_SOCKET, SO_PROTOCOL) == protocol) return cat(name, " socket");
+  return "socket";
+}
+
+const FileKind kInetSocket = {"socket of the internet protocols", pb::INETSK, matches, check, dump, restore};
 
 }  // namespace stasis::files

@@ -139,6 +139,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
+extern const FileKind kNetlinkSocket;
 extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
 
 // What FileKind's functions of these names do, for all kinds.

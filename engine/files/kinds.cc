@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 
+#include "engine/files/inet_options.h"
 #include "engine/files/kind.h"
 
 namespace stasis::files {
@@ -10,7 +11,7 @@ namespace {
 // What /proc shows for kinds that have no file of their own here yet, in plain words.
 std::string describe_kind(const Candidate& c) {
   if (c.link.starts_with("anon_inode:[") || c.link.starts_with("anon_inode:")) return std::string(c.link.substr(11));
-  if (S_ISSOCK(c.st.st_mode)) return "socket";
+  if (S_ISSOCK(c.st.st_mode)) return describe_socket(c.copy.get());
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
   if (S_ISCHR(c.st.st_mode)) return cat("character device ", major(c.st.st_rdev), ":", minor(c.st.st_rdev));
@@ -35,7 +36,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kMemfd,       //
       &kRegular,     //
       &kInetSocket,  //
-      &kUnknown,
+      &kNetlinkSocket, &kUnknown,
   };
   return table;
 }

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <arpa/inet.h>
 #include <linux/io_uring.h>
+#include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -100,21 +101,19 @@ static void h_unaccepted_connection(void) {
   connected(&address);
   hold(server);
 }
-static void h_udp_queue(void) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t size = sizeof address;
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  CHECK(bind(fd, (void *)&address, size) == 0 && getsockname(fd, (void *)&address, &size) == 0);
-  CHECK(sendto(fd, "x", 1, 0, (void *)&address, size) == 1);
-  hold(fd);
-}
 static void h_multicast_group(void) {
   struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe1020304), .imr_ifindex = 1};
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
   hold(fd);
 }
-static void h_raw_socket(void) { hold(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); }
+static void hold_if(int fd) {
+  if (fd < 0) _exit(77);  // not in this kernel
+  hold(fd);
+}
+static void h_packet_socket(void) { hold(socket(AF_PACKET, SOCK_RAW, 0)); }
+static void h_mptcp_socket(void) { hold_if(socket(AF_INET, SOCK_STREAM, 262)); }
+static void h_alg_socket(void) { hold_if(socket(AF_ALG, SOCK_SEQPACKET, 0)); }
 static void h_foreign_socket(void) {  // of a network namespace that the task has left
   int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   CHECK(own >= 0 && unshare(CLONE_NEWNET) == 0);
@@ -123,7 +122,13 @@ static void h_foreign_socket(void) {  // of a network namespace that the task ha
   close(own);
   hold(fd);
 }
-static void h_netlink_socket(void) { hold(socket(AF_NETLINK, SOCK_RAW, 0)); }
+static void h_netlink_protocol(void) { hold(socket(AF_NETLINK, SOCK_RAW, 12)); }
+static void h_netlink_queue(void) {
+  struct { struct nlmsghdr head; struct rtgenmsg what; } request = {{sizeof request, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1, 0}, {AF_UNSPEC}};
+  int fd = socket(AF_NETLINK, SOCK_RAW, 0);
+  CHECK(send(fd, &request, sizeof request, 0) == sizeof request);
+  hold(fd);
+}
 static void h_inotify(void) {
   int fd = inotify_init1(0);
   CHECK(inotify_add_watch(fd, "/", IN_CREATE) >= 0);
@@ -331,8 +336,8 @@ static void h_exited_leader(void) {
 
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting), KIND(unaccepted_connection), KIND(udp_queue),
-    KIND(multicast_group), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
+    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting), KIND(unaccepted_connection),
+    KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket), KIND(netlink_queue), KIND(netlink_protocol), KIND(inotify),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(deleted_file_with_link), KIND(deleted_directory),
