@@ -11,6 +11,7 @@
 #include "engine/base/io.h"
 #include "engine/checkpoint_lock.h"
 #include "engine/client_check.h"
+#include "engine/connection_lock.h"
 #include "engine/device_filters.h"
 #include "engine/engine.h"
 #include "engine/files/collect.h"
@@ -60,6 +61,7 @@ struct Dump {
   DumpStats stats;
   std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
   bool stasis_only = false;                      // pages in the file of a parent only, or an exited leader
+  const files::LockedSockets* connections = nullptr;
   const procfs::UserMaps* users() const { return owned.users ? &*owned.users : nullptr; }
 };
 
@@ -286,6 +288,7 @@ Result<void> dump_everything(Dump& d) {
   files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.tree.root().pid};
   if (d.mounts) env.mounts = &*d.mounts;
   env.users = d.users();
+  env.connections = d.connections;
   env.root_dir = TRY(d.proc.open_file(d.tree.root().pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : d.tree.processes()) env.pids.emplace(p.tgid, p.npid);
   env.net_ns_id = d.ids.net_ns_id();
@@ -377,6 +380,8 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
   if (own_net) TRY(notifier.notify("network-lock"));
 
+  auto connections = TRY(ConnectionLock::take(proc, tree, own_net));
+
   // Pages files are numbered from 1: first those of the processes, then those of what they share.
   const auto first_shared = static_cast<uint32_t>(tree.processes().size()) + 1;
   Dump d{.options = options,
@@ -387,6 +392,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
          .shared = memory::SharedObjects(images, first_shared),
          .owned = owned};
   d.stats.freezing_us = freezing_us;
+  d.connections = &connections.sockets();
   namespaces::set_container_ids(d.owned, d.ids);
   auto unlock = [&](Result<void> result) {
     if (own_net && !result) (void)notifier.notify("network-unlock");
@@ -396,12 +402,15 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   TRY(unlock(tasks::measure_sleeps(proc, tree.processes())));
   log::info("dump: writing images");
   TRY(unlock(dump_everything(d)));
+  const bool goes_on = options.leave_running || options.leave_stopped;
+  if (!goes_on) TRY(unlock(connections.outlive(images)));
   log::info("dump: images are written");
   TRY(unlock(check_interrupted()));
   TRY(unlock(notifier.notify("post-dump")));
   TRY(unlock(check_interrupted()));
   d.stats.frozen_us = us_since(frozen);
-  if (options.leave_running || options.leave_stopped) {
+  if (goes_on) {
+    connections.release();
     // Nothing can be lost any more: the tasks need not wait for the disk.
     TRY(tree.resume(options.leave_stopped));
     if (own_net) (void)notifier.notify("network-unlock");
@@ -410,7 +419,8 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   TRY(unlock(images.commit()));
   d.stats.memwrite_us = us_since(write_start);
   log::info("dump: committed");
-  if (!options.leave_running && !options.leave_stopped) {
+  if (!goes_on) {
+    connections.let_die();
     TRY(tree.kill_all());
     d.stats.frozen_us = us_since(frozen);
   }

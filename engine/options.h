@@ -82,6 +82,8 @@ struct Options {
   bool leave_stopped = false;
   bool shell_job = false;
   bool tcp_established = false;
+  bool tcp_close = false;           // restore: connections are over
+  bool tcp_skip_in_flight = false;  // dump: connections not yet accepted are dropped
   bool ext_unix_sk = false;
   bool file_locks = false;
   bool link_remap = false;

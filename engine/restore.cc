@@ -22,6 +22,8 @@
 #include "engine/client_check.h"
 #include "engine/device_filters.h"
 #include "engine/engine.h"
+#include "engine/files/net_lock.h"
+#include "engine/files/tcp_release.h"
 #include "engine/into.h"
 #include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
@@ -365,7 +367,7 @@ Result<void> hold_images(image::Reader& images, const tasks::Snapshot& s) {
   for (const auto& mount : s.mounts)
     if (const auto name = mounts::content_image_name(mount.root_dev()); images.exists(name)) names.push_back(name);
   for (const auto& name : TRY(list_dir(images.dirfd(), ".")))
-    for (const char* kind : {"pages-", "pagemap-shmem-", "ghost-file-", "ipcns-", "utsns-"})
+    for (const char* kind : {"pages-", "pagemap-shmem-", "tcp-stream-", "ghost-file-", "ipcns-", "utsns-"})
       if (name.starts_with(kind) && images.exists(name)) names.push_back(name);
   return images.hold_open(names);
 }
@@ -440,6 +442,17 @@ void let_go(const std::vector<tasks::Driven>& driven) {
   }
 }
 
+// From here on the peers hear of it. The lock of the checkpoint goes last: now every packet finds its socket.
+Result<void> let_connections_go(const tasks::Snapshot& s, files::HeldConnections& connections, int root_pidfd) {
+  TRY(connections.release());
+  const auto* manifest = s.images->manifest();
+  if (!manifest || !files::is_lock_table_name(manifest->network_lock())) return {};
+  const auto inside = TRY(namespaces::Inside::enter(root_pidfd, CLONE_NEWNET));
+  if (auto removed = files::remove_lock_table(manifest->network_lock()); !removed)
+    log::warning("network lock ", manifest->network_lock(), ": ", removed.error().message(), ", ignoring");
+  return {};
+}
+
 // LXC's init dies with its monitor. Whoever was the parent is gone, and an engine that only detaches is none.
 void forget_parent_signal(tasks::Snapshot& s) {
   if (s.tasks.empty()) return;
@@ -461,6 +474,8 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   auto snapshot = TRY(tasks::load(images));
   TRY(hold_images(images, snapshot));
   if (options.client) TRY(check_client_images(snapshot, *options.client));
+  if (options.tcp_close && options.into.pid)
+    return fail(Error(Code::kUnsupported, "--tcp-close does not go together with --into").about("--tcp-close"));
   if (options.parent == RestoreParent::kDetached) forget_parent_signal(snapshot);
   if (options.cgroup_roots_required && !snapshot.cgroup)
     return fail(
@@ -577,6 +592,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     TRY(files::late(d.image->node.pid(), d.image->fds, files_env, batch));
     if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
   }
+  auto connections = TRY(files::HeldConnections::take(stubs.root_pidfd(), files_env));
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));
   result.stats.restore_us = us_since(start);
@@ -602,6 +618,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   if (ground) TRY(ground->restore_freezer());
   if (ground) ground->commit();
   if (network) network->commit();
+  TRY(let_connections_go(snapshot, connections, stubs.root_pidfd()));
   stubs.commit();
   let_go(driven);
   // What is released is not taken back: a signal that came after the last look must not

@@ -149,6 +149,8 @@ void add_flags(const pb::criu_opts& o, const Env& env, Options& out) {
   out.leave_stopped = o.leave_stopped();
   out.shell_job = o.shell_job();
   out.tcp_established = o.tcp_established();
+  out.tcp_close = o.tcp_close();
+  out.tcp_skip_in_flight = o.tcp_skip_in_flight();
   out.ext_unix_sk = o.ext_unix_sk();
   out.file_locks = o.file_locks();
   out.link_remap = o.link_remap();

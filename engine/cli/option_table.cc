@@ -353,10 +353,10 @@ constexpr OptionSpec kTable[] = {
     {0, "cgroup-dump-controller", kReq, false, kYes, kDump, "cgroup_dump_controller", "NAME", "a controller to look at", list<&O::mutable_cgroup_dump_controller>},
     {0, "cgroup-props", kReq, false, kRefused, kDump, "cgroup_props", "TEXT", "a table of properties", text<&O::mutable_cgroup_props>},
     {0, "cgroup-props-file", kReq, false, kRefused, kDump, "cgroup_props_file", "FILE", "a table of properties", text<&O::mutable_cgroup_props_file>},
-    // --- network; connections are refused by name until they are built, so these change nothing yet
-    {0, "tcp-established", kNone, true, kYes, kBoth, "tcp_established", "", "allow established TCP connections", flag<&O::set_tcp_established>},
-    {0, "skip-in-flight", kNone, true, kNoOp, kDump, "tcp_skip_in_flight", "", "TCP handshakes under way", flag<&O::set_tcp_skip_in_flight>},
-    {0, "tcp-close", kNone, true, kNoOp, kBoth, "tcp_close", "", "restore TCP connections closed", flag<&O::set_tcp_close>},
+    // --- network
+    {0, "tcp-established", kNone, true, kYes, kBoth, "tcp_established", "", "accepted; connections are always kept", flag<&O::set_tcp_established>},
+    {0, "skip-in-flight", kNone, true, kYes, kDump, "tcp_skip_in_flight", "", "drop connections not yet accepted", flag<&O::set_tcp_skip_in_flight>},
+    {0, "tcp-close", kNone, true, kYes, kBoth, "tcp_close", "", "restore TCP connections closed", flag<&O::set_tcp_close>},
     {0, "weak-sysctls", kNone, true, kNoOp, kRestore, "weak_sysctls", "", "tolerate missing network sysctls", flag<&O::set_weak_sysctls>},
     {0, "network-lock", kReq, false, kNoOp, kBoth, "network_lock", "METHOD", "iptables, nftables or skip", set_network_lock},
     // --- security

@@ -2,6 +2,7 @@
 #include "engine/files/inet_options.h"
 
 #include <linux/filter.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,13 +14,15 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/files/tcp.h"
+
 namespace stasis::files {
 namespace {
 
 using Opts = pb::sk_opts_entry;
 
 constexpr int kBufLock = 72;      // SO_BUF_LOCK, since 5.15
-constexpr size_t kMaxValue = 16;  // TCP_CA_NAME_MAX; everything else is an int
+constexpr size_t kMaxValue = 32;  // struct icmp6_filter; TCP_CA_NAME_MAX is 16, everything else is an int
 
 struct Option {
   int level, name;
@@ -33,12 +36,28 @@ constexpr Option kOptions[] = {
     {SOL_SOCKET, 37 /*TIMESTAMPING*/},
     {SOL_SOCKET, 40 /*RXQ_OVFL*/},
     {SOL_SOCKET, 42 /*PEEK_OFF*/},
+    {SOL_SOCKET, 44 /*LOCK_FILTER*/},
     {SOL_SOCKET, 45 /*SELECT_ERR_QUEUE*/},
     {SOL_SOCKET, 46 /*BUSY_POLL*/},
     {SOL_SOCKET, 47 /*MAX_PACING_RATE*/},
     {SOL_SOCKET, 60 /*ZEROCOPY*/},
     {SOL_SOCKET, 69 /*PREFER_BUSY_POLL*/},
     {SOL_SOCKET, 74 /*TXREHASH*/},
+    {SOL_NETLINK, 3 /*PKTINFO*/},
+    {SOL_NETLINK, 4 /*BROADCAST_ERROR*/},
+    {SOL_NETLINK, 5 /*NO_ENOBUFS*/},
+    {SOL_NETLINK, 8 /*LISTEN_ALL_NSID*/},
+    {SOL_NETLINK, 10 /*CAP_ACK*/},
+    {SOL_NETLINK, 11 /*EXT_ACK*/},
+    {SOL_NETLINK, 12 /*GET_STRICT_CHK*/},
+    {255 /*SOL_RAW*/, 1 /*ICMP_FILTER*/},
+    {IPPROTO_ICMPV6, 1 /*ICMPV6_FILTER*/},
+    {IPPROTO_UDPLITE, 10 /*SEND_CSCOV*/},
+    {IPPROTO_UDPLITE, 11 /*RECV_CSCOV*/},
+    {IPPROTO_IP, 3 /*HDRINCL*/},
+    {IPPROTO_IP, 22 /*NODEFRAG*/},
+    {IPPROTO_IPV6, 7 /*CHECKSUM*/},
+    {IPPROTO_IPV6, 36 /*HDRINCL*/},
     {IPPROTO_TCP, 1 /*NODELAY*/},
     {IPPROTO_TCP, 2 /*MAXSEG*/},
     {IPPROTO_TCP, 3 /*CORK*/},
@@ -110,12 +129,21 @@ constexpr Option kOptions[] = {
     {IPPROTO_IPV6, 77 /*RECVFRAGSIZE*/},
 };
 
+// What a connection has computed or agreed on, not what somebody has set.
+bool is_of_the_connection(const Option& o) {
+  if (o.level == IPPROTO_IP && o.name >= 32 && o.name <= 34) return true;    // of multicast, copied from a packet
+  if (o.level == IPPROTO_IPV6 && o.name >= 17 && o.name <= 19) return true;  // the same
+  return o.level == IPPROTO_TCP && (o.name == TCP_MAXSEG || o.name == TCP_WINDOW_CLAMP || o.name == TCP_QUICKACK ||
+                                    o.name == 30 /*FASTOPEN_CONNECT*/);
+}
+
 std::optional<std::string> get_bytes(int socket, const Option& option) {
   char value[kMaxValue] = {};
   const bool text = option.level == IPPROTO_TCP && option.name == TCP_CONGESTION;
-  socklen_t size = text ? sizeof(value) : sizeof(int);
+  const bool filter = option.level == IPPROTO_ICMPV6;
+  socklen_t size = text ? 16 : filter ? sizeof(value) : sizeof(int);
   if (::getsockopt(socket, option.level, option.name, value, &size) < 0) return std::nullopt;
-  if (!text && size != sizeof(int)) return std::nullopt;
+  if (!text && !filter && size != sizeof(int)) return std::nullopt;
   return text ? std::string(value) : std::string(value, size);
 }
 
@@ -196,6 +224,20 @@ bool in_multicast_group(const Candidate& c, const DumpEnv& env) {
   return false;
 }
 
+Result<void> restore_extra(int socket, const pb::socket_extra& extra) {
+  for (const auto& o : extra.options()) {
+    const bool known = std::any_of(std::begin(kOptions), std::end(kOptions),
+                                   [&](const Option& k) { return k.level == o.level() && k.name == o.name(); });
+    if (!known || o.value().size() > kMaxValue)
+      return fail(Code::kImageCorrupt, cat("socket option ", o.level(), ":", o.name(), " of file ", extra.file_id()));
+    if (::setsockopt(socket, o.level(), o.name(), o.value().data(), static_cast<socklen_t>(o.value().size())) < 0)
+      return fail_sys(Code::kRestoreFailed, "setsockopt", cat(o.level(), ":", o.name()));
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<void> restore_buffers(int socket, const Opts& opts) {
   const std::pair<int, int> kinds[] = {{SO_SNDBUF, 32 /*SNDBUFFORCE*/}, {SO_RCVBUF, 33 /*RCVBUFFORCE*/}};
   const uint32_t sizes[] = {opts.so_sndbuf(), opts.so_rcvbuf()};
@@ -220,20 +262,6 @@ Result<void> restore_buffers(int socket, const Opts& opts) {
   return {};
 }
 
-Result<void> restore_extra(int socket, const pb::socket_extra& extra) {
-  for (const auto& o : extra.options()) {
-    const bool known = std::any_of(std::begin(kOptions), std::end(kOptions),
-                                   [&](const Option& k) { return k.level == o.level() && k.name == o.name(); });
-    if (!known || o.value().size() > kMaxValue)
-      return fail(Code::kImageCorrupt, cat("socket option ", o.level(), ":", o.name(), " of file ", extra.file_id()));
-    if (::setsockopt(socket, o.level(), o.name(), o.value().data(), static_cast<socklen_t>(o.value().size())) < 0)
-      return fail_sys(Code::kRestoreFailed, "setsockopt", cat(o.level(), ":", o.name()));
-  }
-  return {};
-}
-
-}  // namespace
-
 std::optional<int> get_int(int socket, int level, int name) {
   int value = 0;
   socklen_t size = sizeof(value);
@@ -251,9 +279,8 @@ Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type
   const int socket = c.copy.get();
   sock_filter none{};
   socklen_t size = 0;
-  // Its length in instructions; a program of the new kind gives EACCES.
-  if (::getsockopt(socket, SOL_SOCKET, SO_GET_FILTER, &none, &size) < 0 ? errno == EACCES : size > 0)
-    return refuse(c, "with a packet filter");
+  if (::getsockopt(socket, SOL_SOCKET, SO_GET_FILTER, &none, &size) < 0 && errno == EACCES)
+    return refuse(c, "with a packet filter that is an eBPF program");
   if (type == SOCK_STREAM) {
     char protocol[16] = {};
     size = sizeof(protocol);
@@ -278,7 +305,10 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
   opts.set_so_snd_tmo_usec(static_cast<uint64_t>(send.tv_usec));
   opts.set_so_rcv_tmo_sec(static_cast<uint64_t>(receive.tv_sec));
   opts.set_so_rcv_tmo_usec(static_cast<uint64_t>(receive.tv_usec));
-  opts.set_reuseaddr(get_int(socket, SOL_SOCKET, SO_REUSEADDR).value_or(0) != 0);
+  const auto* locked =
+      env.connections && env.connections->contains(c.st.st_ino) ? &env.connections->at(c.st.st_ino) : nullptr;
+  opts.set_reuseaddr(locked ? locked->reuse : get_int(socket, SOL_SOCKET, SO_REUSEADDR).value_or(0) != 0);
+  put_filter(locked ? locked->filter : TRY(get_filter(socket)), opts);
   for (const auto& f : kFlags)
     if (const auto value = get_int(socket, SOL_SOCKET, f.name)) (opts.*f.set)(*value != 0);
   for (const auto& n : kNumbers)
@@ -300,7 +330,9 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
   pb::socket_extra extra;
   extra.set_file_id(entry.id());
   if (const uint32_t uid = TRY(owner_of(c, env)).uid; uid != 0) extra.set_uid(uid);
+  const bool connected = locked || entry.shutdown() == pb::BOTH;
   for (const auto& option : kOptions) {
+    if (connected && is_of_the_connection(option)) continue;
     const auto value = get_bytes(socket, option);
     if (!value || value == get_bytes(fresh.get(), option)) continue;
     auto& o = *extra.add_options();
@@ -312,8 +344,9 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
 
 Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, const pb::socket_extra* extra) {
   const Opts& opts = entry.opts();
-  if (opts.so_filter_size() > 0)
-    return fail(Code::kUnsupportedFile, cat("file ", entry.id(), " is a socket with a packet filter"));
+  if (opts.so_filter_size() > BPF_MAXINSNS)
+    return fail(Error(Code::kImageCorrupt, cat("packet filter of file ", entry.id())).about("files.img"));
+  if (opts.so_filter_size() > 0) TRY(set_filter(socket, filter_from(opts)));
   if (entry.family() == AF_INET6)
     TRY(set_int(socket, IPPROTO_IPV6, IPV6_V6ONLY, entry.v6only() ? 1 : 0, "IPV6_V6ONLY"));
   if (entry.ip_opts().freebind()) TRY(set_int(socket, IPPROTO_IP, IP_FREEBIND, 1, "IP_FREEBIND"));

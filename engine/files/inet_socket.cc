@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tcp(7) and udp(7) sockets at rest, IPv4 and IPv6: listening, not connected yet, and UDP with or
-// without a peer. A connection has a second half elsewhere and is refused by name.
+// tcp(7) and udp(7) sockets, IPv4 and IPv6: listening, not connected yet, and UDP with or without a peer. Of TCP
+// connections it has the address and the options; the rest is in tcp_stream.cc.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -15,41 +15,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/files/inet_address.h"
 #include "engine/files/inet_options.h"
 #include "engine/files/kind.h"
+#include "engine/files/tcp.h"
 
 namespace stasis::files {
 namespace {
-
-// include/net/tcp_states.h, also used for UDP.
-constexpr uint32_t kEstablished = 1, kClose = 7, kListen = 10;
-constexpr const char* kStates[] = {"",          "ESTABLISHED", "SYN_SENT",   "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2",
-                                   "TIME_WAIT", "CLOSE",       "CLOSE_WAIT", "LAST_ACK", "LISTEN",    "CLOSING"};
-
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t size = sizeof(storage);
-  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
-  sockaddr_in& v4() { return reinterpret_cast<sockaddr_in&>(storage); }
-  sockaddr_in6& v6() { return reinterpret_cast<sockaddr_in6&>(storage); }
-
-  std::string text() {
-    char host[INET6_ADDRSTRLEN] = "?";
-    if (storage.ss_family == AF_INET) {
-      ::inet_ntop(AF_INET, &v4().sin_addr, host, sizeof(host));
-      return cat(host, ":", ntohs(v4().sin_port));
-    }
-    ::inet_ntop(AF_INET6, &v6().sin6_addr, host, sizeof(host));
-    return cat("[", host, "]:", ntohs(v6().sin6_port));
-  }
-  uint16_t port() { return ntohs(storage.ss_family == AF_INET ? v4().sin_port : v6().sin6_port); }
-  void put_words(google::protobuf::RepeatedField<uint32_t>* words) {
-    uint32_t raw[4];
-    const int count = storage.ss_family == AF_INET ? 1 : 4;
-    std::memcpy(raw, count == 1 ? static_cast<void*>(&v4().sin_addr) : &v6().sin6_addr, sizeof(uint32_t) * count);
-    for (int i = 0; i < count; ++i) words->Add(raw[i]);
-  }
-};
 
 Result<Address> address_of(const Candidate& c) {
   Address address;
@@ -57,11 +29,21 @@ Result<Address> address_of(const Candidate& c) {
   return address;
 }
 
+// A raw socket may have any protocol; a datagram socket of ICMP is one for pings.
+bool is_known(uint32_t type, uint32_t protocol) {
+  if (type == SOCK_STREAM) return protocol == IPPROTO_TCP;
+  if (type == SOCK_RAW) return protocol <= IPPROTO_RAW;
+  return type == SOCK_DGRAM && (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
+                                protocol == IPPROTO_ICMPV6);
+}
+
 bool matches(const Candidate& c) {
   if (!S_ISSOCK(c.st.st_mode) || c.fd < 0) return false;
   const auto domain = get_int(c.copy.get(), SOL_SOCKET, SO_DOMAIN);
   const auto protocol = get_int(c.copy.get(), SOL_SOCKET, SO_PROTOCOL);
-  return (domain == AF_INET || domain == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+  const auto type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE);
+  return (domain == AF_INET || domain == AF_INET6) && protocol && type &&
+         is_known(static_cast<uint32_t>(*type), static_cast<uint32_t>(*protocol));
 }
 
 std::unexpected<Error> refuse(const Candidate& c, std::string what) {
@@ -82,49 +64,90 @@ short events_of(int socket) {
   return ::poll(&item, 1, 0) < 0 ? short{0} : item.revents;
 }
 
-Result<void> check_tcp(const Candidate& c) {
+// Connections are read by TCP_REPAIR, which this has to be allowed; tried on a socket of our own.
+Result<void> check_repair(const Candidate& c, const DumpEnv& env, std::string_view at) {
+  const Fd own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = TCP_REPAIR_ON;
+  if (!own || ::setsockopt(own.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+    return fail(Error(Code::kPermission, cat(c.name(), ": the TCP connection at ", at,
+                                             " cannot be read without CAP_NET_ADMIN (TCP_REPAIR)"))
+                    .about(c.name()));
+  if (env.users && TRY(env.proc.ns(env.root_pid, "net")).inode == TRY(env.proc.ns(::getpid(), "net")).inode)
+    return refuse(c, cat("TCP connection at ", at, " of the host's network in a user namespace that does not own it"));
+  return {};
+}
+
+Result<void> check_connection(const Candidate& c, const DumpEnv& env, uint32_t state, const std::string& at) {
+  const int socket = c.copy.get();
+  pollfd item{socket, POLLPRI, 0};
+  if (::poll(&item, 1, 0) == 1) {
+    if (item.revents & POLLERR) return refuse(c, cat("TCP connection at ", at, " with an error that nobody has read"));
+    if (item.revents & POLLPRI) return refuse(c, cat("TCP connection at ", at, " with urgent data"));
+  }
+  if (get_int(socket, SOL_SOCKET, SO_LOCK_FILTER).value_or(0))
+    return refuse(c, cat("TCP connection at ", at, " whose packet filter is locked"));
+  if (get_int(socket, SOL_SOCKET, SO_PEEK_OFF).value_or(-1) >= 0)
+    return refuse(c, cat("TCP connection at ", at, " that is read with an offset (SO_PEEK_OFF)"));
+  char device[IFNAMSIZ] = {};
+  socklen_t size = sizeof(device);
+  const bool half = state != kEstablished && state != kClose && state != kFinWait1;
+  if (half && ::getsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 && device[0] &&
+      std::string_view(device) != "lo")
+    return refuse(c, cat("half closed TCP connection at ", at, " that belongs to the network device ", device));
+  return check_repair(c, env, at);
+}
+
+Result<void> check_tcp(const Candidate& c, const DumpEnv& env) {
   const auto info = TRY(info_of(c));
   const std::string at = TRY(address_of(c)).text();
   if (info.tcpi_state == kListen) {
     // For a listening socket the kernel tells the length of the accept queue here.
-    if (info.tcpi_unacked > 0)
-      return refuse(c,
-                    cat("listening TCP socket at ", at, " with ", info.tcpi_unacked, " connections not yet accepted"));
+    if (info.tcpi_unacked > 0 && !env.options.tcp_skip_in_flight)
+      return refuse(c, cat("listening TCP socket at ", at, " with ", info.tcpi_unacked,
+                           " connections not yet accepted (--skip-in-flight drops them)"));
     return {};
   }
+  if (is_connection(info.tcpi_state)) return check_connection(c, env, info.tcpi_state, at);
   if (info.tcpi_state != kClose) {
-    const auto* state = info.tcpi_state < std::size(kStates) ? kStates[info.tcpi_state] : "?";
+    const auto* state = info.tcpi_state < std::size(kTcpStates) ? kTcpStates[info.tcpi_state] : "?";
     return refuse(c, cat("TCP connection at ", at, " in state ", state));
   }
-  if (events_of(c.copy.get()) & (POLLRDHUP | POLLERR))
-    return refuse(c, cat("TCP connection at ", at, " that has ended"));
+  if (events_of(c.copy.get()) & (POLLRDHUP | POLLERR)) return check_connection(c, env, kClose, at);
   return {};
 }
 
-Result<void> check_udp(const Candidate& c) {
+// A peer that getpeername(2) does not tell, since it was given without a port: /proc/PID/net/raw has it.
+Result<void> check_raw(const Candidate& c, const DumpEnv& env) {
+  Address peer;
+  if (::getpeername(c.copy.get(), peer.get(), &peer.size) == 0) return {};
+  for (const char* table : {"net/raw", "net/raw6"}) {
+    const auto text = env.proc.text(c.pid, table);
+    if (!text) continue;
+    for (const auto line : lines(*text))
+      if (const auto f = fields(line); f.size() > 9 && f[9] == cat(c.st.st_ino) && f[3] == "01")
+        return refuse(c, "raw socket with a peer that was given without a port");
+  }
+  return {};
+}
+
+Result<void> check_datagrams(const Candidate& c, const DumpEnv& env, int type) {
+  if (type == SOCK_RAW) return check_raw(c, env);
+  return {};
+}
+
+// What was received and not read is lost, as datagrams may be; the network might have lost it as well.
+void warn_of_datagrams(const Candidate& c) {
   const short events = events_of(c.copy.get());
   if ((events & POLLIN) && !(events & POLLRDHUP))
-    return refuse(c, cat("UDP socket at ", TRY(address_of(c)).text(), " with datagrams not yet read"));
-  return {};
-}
-
-// A socket belongs to the namespace its maker was in, and may have come from elsewhere.
-Result<void> check_namespace(const Candidate& c, const DumpEnv& env) {
-  const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
-  if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
-  struct stat st {};
-  if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());
-  const auto own = TRY(env.proc.ns(env.root_pid, "net"));
-  if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
-  return refuse(c, "socket of another network namespace");
+    log::warning(c.name(), " has datagrams that were not read; they are not kept, ignoring");
 }
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
   TRY(owner_of(c, env));
-  TRY(check_namespace(c, env));
+  TRY(check_socket_namespace(c, env));
   const int type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE).value_or(0);
-  TRY(type == SOCK_STREAM ? check_tcp(c) : check_udp(c));
+  TRY(type == SOCK_STREAM ? check_tcp(c, env) : check_datagrams(c, env, type));
   return check_inet_options(c, env, type);
 }
 
@@ -145,6 +168,9 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   local.put_words(isk.mutable_src_addr());
   Address peer;
   const bool connected = ::getpeername(socket, peer.get(), &peer.size) == 0;
+  // Of a connection that is over getpeername(2) tells nothing.
+  peer.size = local.storage.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);  // not more than it is
+  if (!connected && ::getsockopt(socket, SOL_SOCKET, SO_PEERNAME, peer.get(), &peer.size) < 0) peer = {};
   if (!connected) peer.storage.ss_family = local.storage.ss_family;
   isk.set_dst_port(peer.port());
   peer.put_words(isk.mutable_dst_addr());
@@ -154,9 +180,13 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
     const auto info = TRY(info_of(c));
     isk.set_state(info.tcpi_state);
     if (info.tcpi_state == kListen) isk.set_backlog(info.tcpi_sacked);  // what listen(2) was given
+    const bool ended = info.tcpi_state == kClose && (events_of(socket) & POLLRDHUP);
+    if (ended) isk.set_shutdown(pb::BOTH);
+    if (ended || is_connection(info.tcpi_state)) TRY(dump_stream(c, info.tcpi_state, isk, out));
   } else if (const short events = events_of(socket); events & POLLRDHUP) {
     isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
   }
+  if (isk.type() != SOCK_STREAM && !env.options.leave_running) warn_of_datagrams(c);
   if (local.storage.ss_family == AF_INET6 && local.v6().sin6_scope_id != 0) {
     ifreq request{};
     request.ifr_ifindex = static_cast<int>(local.v6().sin6_scope_id);
@@ -172,8 +202,7 @@ std::unexpected<Error> corrupt(const pb::inet_sk_entry& isk, std::string_view wh
 
 Result<void> check_entry(const pb::inet_sk_entry& isk) {
   const bool tcp = isk.type() == SOCK_STREAM && isk.proto() == IPPROTO_TCP;
-  const bool udp = isk.type() == SOCK_DGRAM && isk.proto() == IPPROTO_UDP;
-  if ((isk.family() != AF_INET && isk.family() != AF_INET6) || (!tcp && !udp))
+  if ((isk.family() != AF_INET && isk.family() != AF_INET6) || !is_known(isk.type(), isk.proto()))
     return fail(Error(Code::kUnsupportedFile, cat("file ", isk.id(), " of the images is a socket of family ",
                                                   isk.family(), ", type ", isk.type(), ", protocol ", isk.proto()))
                     .about(cat("file ", isk.id())));
@@ -181,10 +210,12 @@ Result<void> check_entry(const pb::inet_sk_entry& isk) {
   if (isk.src_addr_size() != words || isk.src_port() > 0xffff || isk.dst_port() > 0xffff ||
       (isk.dst_addr_size() != words && isk.dst_addr_size() != 0) || isk.ifname().size() >= IFNAMSIZ)
     return corrupt(isk, "address");
+  if (tcp && is_connection(isk.state()))
+    return isk.dst_addr_size() == words && isk.src_port() && isk.dst_port() ? Result<void>() : corrupt(isk, "no peer");
   const bool at_rest = isk.state() == kClose || (tcp ? isk.state() == kListen : isk.state() == kEstablished);
   if (!at_rest)
     return fail(Error(Code::kUnsupportedFile, cat("file ", isk.id(), " of the images is a TCP connection in state ",
-                                                  isk.state() < std::size(kStates) ? kStates[isk.state()] : "?",
+                                                  isk.state() < std::size(kTcpStates) ? kTcpStates[isk.state()] : "?",
                                                   ", which cannot be restored yet"))
                     .about(cat("file ", isk.id())));
   if (isk.state() == kEstablished && isk.dst_addr_size() != words) return corrupt(isk, "no peer");
@@ -227,16 +258,22 @@ std::unexpected<Error> cannot_bind(const pb::inet_sk_entry& isk, Address& addres
   return fail(Error(base.code(), cat(base.message(), why)).about(where).with_errno(error));
 }
 
-const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {
-  if (!env.manifest) return nullptr;
-  for (const auto& extra : env.manifest->socket_extras())
-    if (extra.file_id() == id) return &extra;
-  return nullptr;
-}
-
 bool any_address(Address& address) {
   if (address.storage.ss_family == AF_INET) return address.v4().sin_addr.s_addr == 0;
   return IN6_IS_ADDR_UNSPECIFIED(&address.v6().sin6_addr);
+}
+
+Result<void> place_connection(int socket, const pb::inet_sk_entry& isk, const RestoreEnv& env) {
+  auto local = TRY(address_from(isk, socket, isk.src_addr(), isk.src_port()));
+  const bool close = env.options.tcp_close;
+  if (!is_connection(isk.state()) || close) {
+    if (close || isk.dst_port() == 0 || isk.dst_addr_size() == 0) return restore_closed(socket, isk, local, close);
+    auto peer = TRY(address_from(isk, socket, isk.dst_addr(), isk.dst_port()));
+    const bool unread = env.images->exists(stream_image(isk));
+    return restore_ended(socket, isk, local, peer, unread ? TRY(load_stream(*env.images, isk)).in : std::string());
+  }
+  auto peer = TRY(address_from(isk, socket, isk.dst_addr(), isk.dst_port()));
+  return restore_stream(socket, isk, local, peer, TRY(load_stream(*env.images, isk)));
 }
 
 Result<void> place(int socket, const pb::inet_sk_entry& isk) {
@@ -253,9 +290,10 @@ Result<void> place(int socket, const pb::inet_sk_entry& isk) {
   if (chosen) to_bind.v6().sin6_addr = in6addr_any;
   if ((isk.src_port() != 0 || !any_address(local)) && ::bind(socket, to_bind.get(), to_bind.size) < 0)
     return cannot_bind(isk, to_bind, "bind");
-  TRY(set_int(socket, SOL_SOCKET, SO_REUSEADDR, isk.opts().reuseaddr(), "SO_REUSEADDR"));
+  // listen(2) looks once more for others at the address: the connections of this one are there already.
   if (isk.state() == kListen && ::listen(socket, static_cast<int>(isk.backlog())) < 0)
     return cannot_bind(isk, local, "listen");
+  TRY(set_int(socket, SOL_SOCKET, SO_REUSEADDR, isk.opts().reuseaddr(), "SO_REUSEADDR"));
   if (connected) {
     auto peer = TRY(address_from(isk, socket, isk.dst_addr(), isk.dst_port()));
     if (::connect(socket, peer.get(), peer.size) < 0) return cannot_bind(isk, peer, "connect");
@@ -280,7 +318,11 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (!fd) return fail_sys(Code::kRestoreFailed, "socket", cat("file ", entry.id()));
   const auto* extra = find_extra(env, entry.id());
   TRY(restore_inet_options(fd.get(), isk, extra));
-  TRY(place(fd.get(), isk));
+  const bool connection = isk.type() == SOCK_STREAM && (is_connection(isk.state()) || isk.shutdown() == pb::BOTH);
+  if (connection)
+    TRY(place_connection(fd.get(), isk, env));
+  else
+    TRY(place(fd.get(), isk));
   if (extra && extra->has_uid() && ::fchown(fd.get(), extra->uid(), static_cast<gid_t>(-1)) < 0)
     return fail_sys(Code::kRestoreFailed, "fchown", cat("file ", entry.id()));
   if (::fcntl(fd.get(), F_SETFL, static_cast<int>(isk.flags() & kSettableFlags)) < 0)
@@ -290,6 +332,34 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
 
 }  // namespace
 
-const FileKind kInetSocket = {"TCP or UDP socket", pb::INETSK, matches, check, dump, restore};
+Result<void> check_socket_namespace(const Candidate& c, const DumpEnv& env) {
+  const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
+  if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
+  struct stat st {};
+  if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());
+  const auto own = TRY(env.proc.ns(env.root_pid, "net"));
+  if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
+  return refuse(c, "socket of another network namespace");
+}
+
+const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {
+  if (!env.manifest) return nullptr;
+  for (const auto& extra : env.manifest->socket_extras())
+    if (extra.file_id() == id) return &extra;
+  return nullptr;
+}
+
+std::string describe_socket(int socket) {
+  constexpr std::pair<int, std::string_view> kFamilies[] = {
+      {AF_VSOCK, "vsock"}, {44, "XDP"}, {AF_ALG, "AF_ALG"}, {AF_PACKET, "packet"}, {AF_BLUETOOTH, "Bluetooth"}};
+  constexpr std::pair<int, std::string_view> kProtocols[] = {{262, "MPTCP"}, {IPPROTO_SCTP, "SCTP"}};
+  for (const auto& [family, name] : kFamilies)
+    if (get_int(socket, SOL_SOCKET, SO_DOMAIN) == family) return cat(name, " socket");
+  for (const auto& [protocol, name] : kProtocols)
+    if (get_int(socket, SOL_SOCKET, SO_PROTOCOL) == protocol) return cat(name, " socket");
+  return "socket";
+}
+
+const FileKind kInetSocket = {"socket of the internet protocols", pb::INETSK, matches, check, dump, restore};
 
 }  // namespace stasis::files

@@ -43,6 +43,7 @@ struct Candidate {
 };
 
 class UnixLook;  // unix_look.h
+struct LockedSocket;  // tcp.h
 
 // What a dump of files needs to know of its surroundings.
 struct DumpEnv {
@@ -55,6 +56,7 @@ struct DumpEnv {
   uint32_t net_ns_id = 0;                             // of the container, in images
   const procfs::UserMaps* users = nullptr;            // of the container's own user namespace; null: the engine's ids
   mutable std::shared_ptr<const UnixLook> unix_look;  // made when the first unix socket is met
+  const std::map<ino_t, LockedSocket>* connections = nullptr;  // by inode of the socket; null: nothing is locked yet
 };
 
 // A descriptor of a task, and the open file description it stands for.
@@ -161,7 +163,7 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket;
+extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 
+#include "engine/files/inet_options.h"
 #include "engine/files/kind.h"
 
 namespace stasis::files {
@@ -21,7 +22,7 @@ std::string describe_kind(const Candidate& c) {
       if (name == kernels) return ours;
     return std::string(name);
   }
-  if (S_ISSOCK(c.st.st_mode)) return "socket";
+  if (S_ISSOCK(c.st.st_mode)) return describe_socket(c.copy.get());
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
   if (S_ISCHR(c.st.st_mode)) return cat("character device ", major(c.st.st_rdev), ":", minor(c.st.st_rdev));
@@ -48,6 +49,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kMemfd,       //
       &kRegular,     //
       &kInetSocket,  //
+      &kNetlinkSocket,
       &kInotify,     // last: what the others do is not to be seen
       &kUnknown,
   };

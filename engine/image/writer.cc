@@ -33,6 +33,7 @@ struct WriterState {
   size_t open_files = 0;
   google::protobuf::RepeatedPtrField<pb::task_extra> extras;
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
+  std::string network_lock;
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
@@ -319,6 +320,7 @@ void Writer::add_packet_extra(const pb::packet_extra& extra) { *state_->packet_e
 void Writer::add_memory_extra(const pb::memory_extra& extra) { *state_->memory_extras.Add() = extra; }
 void Writer::add_pipe_extra(const pb::pipe_extra& extra) { *state_->pipe_extras.Add() = extra; }
 void Writer::add_file_extra(const pb::file_extra& extra) { *state_->file_extras.Add() = extra; }
+void Writer::set_network_lock(const std::string& table) { state_->network_lock = table; }
 void Writer::set_user_namespace(bool setgroups, uint32_t owner) {
   state_->setgroups_denied = !setgroups;
   state_->user_ns_owner = owner;
@@ -349,6 +351,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_pipe_extras() = state.pipe_extras;
   *manifest.mutable_file_extras() = state.file_extras;
   if (state.user_ns_owner != 0) manifest.set_user_ns_owner(state.user_ns_owner);
+  if (!state.network_lock.empty()) manifest.set_network_lock(state.network_lock);
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));
   if (sync) TRY(Syncer(state.staging.get(), TRY(list_dir(state.staging.get(), "."))).run());

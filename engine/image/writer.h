@@ -97,6 +97,7 @@ class Writer {
   void add_memory_extra(const pb::memory_extra& extra);
   void add_pipe_extra(const pb::pipe_extra& extra);
   void add_file_extra(const pb::file_extra& extra);
+  void set_network_lock(const std::string& table);
   void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "engine/files/proc_path.h"
+#include "engine/files/tcp_release.h"
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -251,6 +252,7 @@ Result<Snapshot> load(const image::Reader& images) {
     const uint32_t id = file.id();
     s.files[id] = std::move(file);
   }
+  TRY(files::check_streams(images, s.files));
   s.memfds = TRY(files::load_memfds(images));
   TRY(files::check_unix_sockets(s.files, images.manifest()));
   s.packets = TRY(files::load_packets(images, s.files));

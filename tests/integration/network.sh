@@ -280,4 +280,89 @@ case_podman_bridge_and_published_port() {
   until_true "an answer after the second restore" answers 127.0.0.1:39872
 }
 
+# Keeps sending to an echo server and says in $CASE/client how far it is, or what went wrong.
+client_of() { # ADDRESS PORT [COMMAND...]
+  local address=$1 port=$2
+  shift 2
+  cat >"$CASE/client.py" <<'PY'
+import socket, sys
+name, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def say(text):
+    with open(name, 'w') as file:
+        file.write(text)
+try:
+    s = socket.create_connection((address, port))
+    for turn in range(10 ** 9):
+        sent = (b'%08d' % turn) * 2000
+        s.sendall(sent)
+        got = b''
+        while len(got) < len(sent):
+            part = s.recv(65536)
+            if not part:
+                raise EOFError('the server has ended')
+            got += part
+        assert got == sent, 'other bytes came back'
+        say(str(turn))
+except Exception as e:
+    say(f'bad: {e!r}')
+PY
+  "$@" /usr/bin/python3 "$CASE/client.py" "$CASE/client" "$address" "$port" </dev/null >/dev/null 2>&1 &
+  echo $! >>"$CASE/pids"
+  until_true "the client to be served" _turns_after -1
+}
+_turns() { cat "$CASE/client" 2>/dev/null || true; }
+_turns_after() { local now; now=$(_turns); [[ $now != bad* ]] || fail "the client says: $now"; [[ -n $now && $now -gt $1 ]]; }
+client_goes_on() { # after a restore
+  local before
+  before=$(_turns)
+  _turns_after -1 || true
+  until_true "the client to be served after restore" _turns_after "$before"
+}
+
+# Own network namespace, a client outside of it that sends all the time: it sees no reset.
+case_connection_to_a_container() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & httpd -p 80 -h /files; $COUNTER"
+  start
+  bridge_and_veth
+  client_of "$SUBNET.2" 7777
+  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log --leave-running
+  client_goes_on
+  rm -rf "$CASE/images"
+  take
+  until_true "the veth to go" _gone "$OUTER"
+  bring --external "veth[eth0]:$OUTER@$BRIDGE"
+  client_goes_on
+}
+
+# The network of the host, which goes on without the container: it must not reset what it does not know meanwhile.
+case_connection_to_the_hosts_network() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+  /usr/bin/python3 - "$BUNDLE/config.json" <<'PY'
+import json, sys
+path = sys.argv[1]
+config = json.load(open(path))
+config['linux']['namespaces'] = [n for n in config['linux']['namespaces'] if n['type'] != 'network']
+json.dump(config, open(path, 'w'))
+PY
+  unshare -n sleep 1000 </dev/null >/dev/null 2>&1 &
+  local other=$!
+  echo $other >>"$CASE/pids"
+  until_true "a second namespace" _other_namespace "$other"
+  ip link add "$OUTER" type veth peer name eth0 netns "/proc/$other/ns/net" || { echo "skip: no veth in this kernel"; exit 0; }
+  ip addr add "$SUBNET.1/24" dev "$OUTER"
+  ip link set "$OUTER" up
+  nsenter -t "$other" -n ip addr add "$SUBNET.2/24" dev eth0
+  nsenter -t "$other" -n ip link set eth0 up
+  start
+  client_of "$SUBNET.1" 7777 nsenter -t "$other" -n
+  take
+  sleep 1 # the client sends again
+  _turns_after -1 || true
+  bring
+  client_goes_on
+}
+_other_namespace() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }
+
 run_cases

@@ -229,16 +229,18 @@ case_console_socket() {
 }
 
 case_failed_checkpoint_leaves_it_running() {
-  make_bundle "nc -l -p 7777 -e cat & sleep 0.2; (sleep 100000 | nc 127.0.0.1 7777) & $COUNTER"
+  # Who listens is stopped, so nobody accepts.
+  make_bundle "nc -l -p 7777 & n=\$!; sleep 0.5; kill -STOP \$n; (sleep 100000 | nc 127.0.0.1 7777) & (sleep 100000 | nc 127.0.0.1 7777) & $COUNTER"
   start
-  until_true "a connection" grep -qs ":1E61 .* 01 " "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
+  _two() { [[ $(cat "/proc/$(pid_of)/net/tcp" | grep -c ":1E61 01 ") == 2 ]]; }
+  until_true "two connections" _two
   mkdir -p "$CASE/work"
   must_fail 'UNSUPPORTED' runc checkpoint --image-path "$CASE/images" --work-path "$CASE/work" "$ID"
   grep -q 'socket' "$CASE/work/dump.log" || fail "the log does not name the socket"
   is_running
   no_checkpoint_in "$CASE/images"
-  runc exec "$ID" killall nc cat || true
-  _no_ends() { ! runc exec "$ID" pidof nc cat; }
+  runc exec "$ID" killall -9 nc || true
+  _no_ends() { ! runc exec "$ID" pidof nc; }
   until_true "the connection to go" _no_ends
   rm -rf "$CASE/images"
   unharmed

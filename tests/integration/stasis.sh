@@ -205,9 +205,10 @@ case_made_by_stasis_restored_by_runc() {
 }
 
 case_check_lists_every_obstacle() {
-  # nc connects to itself: a listening socket alone would be no obstacle.
-  prepared "(mkdir /tmp/gone; cd /tmp/gone; rmdir /tmp/gone; exec sleep 1000) & (sleep 1000 | nc -l -p 7777) & (sleep 1000 | until nc 127.0.0.1 7777; do :; done) & $COUNTER"
-  until_true "a connection" grep -qsE ':1E61 [0-9A-F:]+ 01 ' "/proc/$(pid_of)/net/tcp" "/proc/$(pid_of)/net/tcp6"
+  # Who listens is stopped, so nobody accepts.
+  prepared "(mkdir /tmp/gone; cd /tmp/gone; rmdir /tmp/gone; exec sleep 1000) & (nc -l -p 7777 & n=\$!; sleep 0.5; kill -STOP \$n; sleep 1000 | nc 127.0.0.1 7777 & sleep 1000 | nc 127.0.0.1 7777) & $COUNTER"
+  _two() { [[ $(cat "/proc/$(pid_of)/net/tcp" | grep -c ":1E61 01 ") == 2 ]]; }
+  until_true "two connections" _two
   must_fail UNSUPPORTED stasis check --container "$ID"
   grep -q 'socket' "$CASE/said" && grep -qE 'gone|deleted' "$CASE/said" || fail "not both obstacles: $(tr '\n' ' ' <"$CASE/said")"
   is_running

@@ -7,8 +7,8 @@
 #endif
 #include <pthread.h>
 #include <arpa/inet.h>
-#include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <linux/bpf.h>
@@ -88,13 +88,7 @@ static int connected(const struct sockaddr_in *address) {
   CHECK(connect(fd, (void *)address, sizeof *address) == 0);
   return fd;
 }
-static void h_tcp_connection(void) {
-  struct sockaddr_in address;
-  int server = listening(&address), client = connected(&address);
-  CHECK(accept(server, NULL, NULL) >= 0);
-  hold(client);
-}
-static void h_tcp_ended(void) {
+static void h_tcp_error(void) {  // reset, and SO_ERROR not read
   struct sockaddr_in address;
   struct linger hard = {1, 0};
   int server = listening(&address), client = connected(&address), peer = accept(server, NULL, NULL);
@@ -102,19 +96,27 @@ static void h_tcp_ended(void) {
   close(peer), close(server);
   hold(client);
 }
+static void h_tcp_urgent(void) {
+  struct sockaddr_in address;
+  int server = listening(&address), client = connected(&address), peer = accept(server, NULL, NULL);
+  CHECK(send(client, "!", 1, MSG_OOB) == 1);
+  hold(peer);
+}
+static void h_tcp_connecting(void) {  // the queue of the other end is full: nobody answers
+  struct sockaddr_in address;
+  int server = listening(&address);
+  CHECK(listen(server, 0) == 0);
+  connected(&address);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  CHECK(connect(fd, (void *)&address, sizeof address) < 0 && errno == EINPROGRESS);
+  fcntl(server, F_SETFD, 0);
+  hold(fd);
+}
 static void h_unaccepted_connection(void) {
   struct sockaddr_in address;
   int server = listening(&address);
   connected(&address);
   hold(server);
-}
-static void h_udp_queue(void) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t size = sizeof address;
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  CHECK(bind(fd, (void *)&address, size) == 0 && getsockname(fd, (void *)&address, &size) == 0);
-  CHECK(sendto(fd, "x", 1, 0, (void *)&address, size) == 1);
-  hold(fd);
 }
 static void h_multicast_group(void) {
   struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe1020304), .imr_ifindex = 1};
@@ -122,14 +124,13 @@ static void h_multicast_group(void) {
   CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
   hold(fd);
 }
-static void h_packet_filter(void) {
-  struct sock_filter all = {0x06, 0, 0, 0xffff};  // ret #65535
-  struct sock_fprog program = {1, &all};
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  CHECK(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+static void hold_if(int fd) {
+  if (fd < 0) _exit(77);  // not in this kernel
   hold(fd);
 }
-static void h_raw_socket(void) { hold(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); }
+static void h_packet_socket(void) { hold(socket(AF_PACKET, SOCK_RAW, 0)); }
+static void h_mptcp_socket(void) { hold_if(socket(AF_INET, SOCK_STREAM, 262)); }
+static void h_alg_socket(void) { hold_if(socket(AF_ALG, SOCK_SEQPACKET, 0)); }
 static void h_foreign_socket(void) {  // of a network namespace that the task has left
   int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   CHECK(own >= 0 && unshare(CLONE_NEWNET) == 0);
@@ -138,7 +139,13 @@ static void h_foreign_socket(void) {  // of a network namespace that the task ha
   close(own);
   hold(fd);
 }
-static void h_netlink_socket(void) { hold(socket(AF_NETLINK, SOCK_RAW, 0)); }
+static void h_netlink_protocol(void) { hold(socket(AF_NETLINK, SOCK_RAW, 12)); }
+static void h_netlink_queue(void) {
+  struct { struct nlmsghdr head; struct rtgenmsg what; } request = {{sizeof request, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1, 0}, {AF_UNSPEC}};
+  int fd = socket(AF_NETLINK, SOCK_RAW, 0);
+  CHECK(send(fd, &request, sizeof request, 0) == sizeof request);
+  hold(fd);
+}
 static void h_timerfd(void) { hold(timerfd_create(CLOCK_MONOTONIC, 0)); }
 static void h_signalfd(void) {
   sigset_t set;
@@ -322,8 +329,8 @@ static void h_vfork_child_that_stays(void) {
 }
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_connection), KIND(tcp_ended),
-    KIND(unaccepted_connection), KIND(udp_queue), KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket),
+    KIND(eventfd), KIND(epoll), KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent),
+    KIND(tcp_connecting), KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket), KIND(netlink_queue), KIND(netlink_protocol),
     KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
     KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
