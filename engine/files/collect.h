@@ -48,7 +48,7 @@ class Collector {
   const DumpEnv& env_;
   DumpOutput& out_;
   uint32_t next_id_ = 1;
-  // Descriptors of one inode, one per description, compared by kcmp.
+  // Descriptors of one inode, one per description, in the order of kcmp.
   std::map<std::pair<dev_t, ino_t>, std::vector<Known>> known_;
   // Path-only files, shared by (inode, mount, flags): nothing but the path matters for them.
   std::map<std::tuple<dev_t, ino_t, int, int, std::string>, uint32_t> paths_;

@@ -24,6 +24,7 @@
 #include "engine/remote/batch.h"
 #include "mounts/pty.h"
 #include "mounts/table.h"
+#include "proto/core.pb.h"
 #include "proto/files.pb.h"
 
 namespace stasis::files {
@@ -44,11 +45,14 @@ struct Candidate {
 struct DumpEnv {
   const Options& options;
   const procfs::Procfs& proc;
-  pid_t root_pid = 0;                       // host pid of the root task
-  const mounts::Table* mounts = nullptr;    // of the container; null: it shares the engine's
-  Fd root_dir;                              // O_PATH of the mount namespace's root
-  std::map<pid_t, pid_t> pids;              // host pids of the container -> those in its pid namespace
-  uint32_t net_ns_id = 0;                   // of the container, in images
+  pid_t root_pid = 0;                            // host pid of the root task
+  const mounts::Table* mounts = nullptr;         // of the container; null: it shares the engine's
+  Fd root_dir;                                   // O_PATH of the mount namespace's root
+  std::map<pid_t, pid_t> pids;                   // host pids of the container -> those in its pid namespace
+  uint32_t net_ns_id = 0;                        // of the container, in images
+  const pb::task_kobj_ids_entry* ids = nullptr;  // of its namespaces in images; null before the dump
+  // Of terminals whose masters tasks have open: device of the devpts, index. Found when they are first asked for.
+  mutable std::optional<std::set<std::pair<dev_t, uint32_t>>> tty_masters = {};
   const procfs::UserMaps* users = nullptr;  // of the container's own user namespace; null: the engine's ids
 };
 
@@ -74,6 +78,7 @@ struct DumpOutput {
   };
   std::map<uint32_t, PipeData> pipes;           // by pipe id
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
+  std::vector<pb::tty_data_entry> tty_data;
 };
 
 // A memfd of the images.
@@ -84,6 +89,12 @@ struct MemfdImage {
   uint64_t huge_page() const;  // bytes; 0: ordinary pages
 };
 
+// The descriptors of a task of the images.
+struct FileTable {
+  uint32_t pid = 0;
+  const std::vector<pb::fdinfo_entry>* fds = nullptr;
+};
+
 struct RestoreEnv {
   const Options& options;
   const std::map<uint32_t, pb::file_entry>& files;  // of the images, by id
@@ -92,7 +103,8 @@ struct RestoreEnv {
   const std::map<uint32_t, pb::tty_info_entry>& ttys;
   const pb::manifest_entry* manifest = nullptr;  // null: images of another engine
   const image::Reader* images = nullptr;
-  int proc = -1;  // a /proc of the task's
+  std::vector<FileTable> tables = {};  // of all tasks that live: the root's first
+  int proc = -1;                       // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
   std::map<uint64_t, Fd> open_memfds;
   const std::map<uint32_t, uint32_t>* ghosts = nullptr;  // file id -> ghost-file-ID
@@ -101,12 +113,15 @@ struct RestoreEnv {
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
   mounts::Masters masters_unused;                     // made on the way to those
-  std::set<uint32_t> terminals;                       // indexes that are set up
-  std::set<uint32_t> masters_given;                   // indexes whose masters the client has
-  std::set<uint32_t> external_ttys;                   // tty info ids that are set up
+  std::vector<pb::tty_data_entry> tty_data = {};
+  std::set<uint32_t> terminals;      // indexes that are set up
+  std::set<uint32_t> masters_given;  // indexes whose masters the client has
+  std::set<uint32_t> external_ttys;  // tty info ids that are set up
   // Sends the master of a new pseudo terminal to the client; may be empty.
   std::function<Result<void>(int master_fd)> orphan_master;
 };
+
+using FileEntries = std::map<uint32_t, pb::file_entry>;  // of the images, by id
 
 struct FileKind {
   const char* name;   // for messages and documents
@@ -128,6 +143,8 @@ struct FileKind {
   Result<void> (*in_task)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&) = nullptr;
   // Calls for each task, when all tasks and threads exist; credentials are still the engine's.
   Result<void> (*late)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&, remote::Batch&) = nullptr;
+  // Values of an image that make no sense, before anything is touched. For each file of this type.
+  Result<void> (*check_image)(const pb::file_entry&, const FileEntries&, const image::Reader&) = nullptr;
 };
 
 // Never null: the last kind matches everything and refuses it by name.
@@ -137,6 +154,7 @@ const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
 extern const FileKind kRegular, kPipe, kTty, kInetSocket, kMemfd;
+extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
@@ -144,7 +162,31 @@ Result<void> connect(RestoreEnv& env);
 Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env);
 Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch);
 
-// Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
+// For every file of the images.
+Result<void> check_file_image(const pb::file_entry& file, const FileEntries& files, const image::Reader& images);
+// Of the manifest; null if there is none for this file.
+const pb::event_extra* find_event_extra(const pb::manifest_entry* manifest, uint32_t file_id);
+// Sets what fcntl(F_SETFL) can set.
+Result<void> set_flags(int fd, uint32_t flags, std::string_view name);
+std::unexpected<Error> corrupt_file(uint32_t id, std::string_view what);
+std::unexpected<Error> unsupported(const Candidate& c, std::string_view why);  // "pid 1 fd 2 (x) WHY"
+
+// pidfd.cc: a pidfd that has its place only, until late().
+bool is_late_pidfd(const pb::file_entry& file, const RestoreEnv& env);
+// The descriptor that the next open(2) of a task will have in late(), and the one after it. A batch's results serve
+// once.
+std::pair<int, int> free_numbers(const std::vector<pb::fdinfo_entry>& fds);
+// owner.cc: who is told of I/O by signals, for all kinds.
+struct KnownIds {
+  std::set<uint32_t> threads, processes, groups;  // of the images
+};
+Result<void> check_signals(const Candidate& candidate, const DumpEnv& env);
+Result<void> dump_signals(const Candidate& candidate, const DumpEnv& env, pb::file_entry& entry);
+Result<void> check_signals_image(const pb::file_entry& file, const KnownIds& known);
+// Calls for a task; with those of all tasks, each file is told once.
+void restore_signals(uint32_t pid, const RestoreEnv& env, remote::Batch& batch);
+
+// Common to all: flags that F_SETFL can put back, and the refusal of locks.
 Result<void> check_owner(const Candidate& candidate);
 // Who it belongs to, by the ids of the container.
 struct Owner {
@@ -159,6 +201,8 @@ constexpr uint32_t kSettableFlags =
 
 // tty.cc: every terminal of the images that is outside the container is given by the client, or can be made anew.
 Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options);
+// tty_restore.cc: every terminal that is open is one of these, and has one master at most.
+Result<void> check_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const FileEntries& files);
 // memfd.cc: every memfd of the images, checked.
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.

@@ -4,6 +4,7 @@
 // must lead to the same file in the restored mount namespace. open(2), proc(5).
 #include <fcntl.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -79,6 +80,9 @@ namespace {
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  constexpr long kMqueueMagic = 0x19800202;
+  if (struct statfs fs{}; S_ISREG(c.st.st_mode) && ::fstatfs(c.copy.get(), &fs) == 0 && fs.f_type == kMqueueMagic)
+    return unsupported(c, "is a POSIX message queue, which cannot be checkpointed yet");
   TRY(path_in_container(c, env));
   // An open file of /proc/PID belongs to a process, not to a path.
   const std::string_view name = c.link;

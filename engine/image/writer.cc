@@ -38,6 +38,8 @@ struct WriterState {
   google::protobuf::RepeatedPtrField<pb::shmem_extra> shmem_extras;
   bool setgroups_denied = false;
   google::protobuf::RepeatedPtrField<pb::memory_extra> memory_extras;
+  google::protobuf::RepeatedPtrField<pb::event_extra> event_extras;
+  google::protobuf::RepeatedPtrField<pb::tty_extra> tty_extras;
   uint32_t user_ns_owner = 0;
 };
 
@@ -303,6 +305,8 @@ void Writer::add_socket_extra(const pb::socket_extra& extra) { *state_->socket_e
 void Writer::add_device_filter(const pb::device_filter& filter) { *state_->device_filters.Add() = filter; }
 void Writer::add_shmem_extra(const pb::shmem_extra& extra) { *state_->shmem_extras.Add() = extra; }
 void Writer::add_memory_extra(const pb::memory_extra& extra) { *state_->memory_extras.Add() = extra; }
+void Writer::add_tty_extra(const pb::tty_extra& extra) { *state_->tty_extras.Add() = extra; }
+void Writer::add_event_extra(const pb::event_extra& extra) { *state_->event_extras.Add() = extra; }
 void Writer::set_user_namespace(bool setgroups, uint32_t owner) {
   state_->setgroups_denied = !setgroups;
   state_->user_ns_owner = owner;
@@ -328,6 +332,8 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_shmem_extras() = state.shmem_extras;
   if (state.setgroups_denied) manifest.set_setgroups_denied(true);
   *manifest.mutable_memory_extras() = state.memory_extras;
+  *manifest.mutable_event_extras() = state.event_extras;
+  *manifest.mutable_tty_extras() = state.tty_extras;
   if (state.user_ns_owner != 0) manifest.set_user_ns_owner(state.user_ns_owner);
   manifest.set_self_crc32c(manifest_sum(manifest));
   TRY(put(Kind::kManifest, std::string(kManifestName), manifest));

@@ -89,6 +89,8 @@ class Writer {
   void add_device_filter(const pb::device_filter& filter);
   void add_shmem_extra(const pb::shmem_extra& extra);
   void add_memory_extra(const pb::memory_extra& extra);
+  void add_event_extra(const pb::event_extra& extra);
+  void add_tty_extra(const pb::tty_extra& extra);
   void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a

@@ -10,9 +10,8 @@
 #include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
 #include <netinet/in.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -20,9 +19,7 @@
 #include <sys/ptrace.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/un.h>
 
 static int held = -1;
@@ -46,8 +43,6 @@ static void child_in(int flags) {  // a child in a namespace of its own
   live_gate_await(gate, 1);
 }
 
-static void h_eventfd(void) { hold(eventfd(3, EFD_CLOEXEC)); }
-static void h_epoll(void) { hold(epoll_create1(EPOLL_CLOEXEC)); }
 static void h_unix_socket(void) {
   int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   struct sockaddr_un address = {AF_UNIX, "\0stasis-live-refused"};
@@ -127,21 +122,49 @@ static void h_inotify(void) {
   CHECK(inotify_add_watch(fd, "/", IN_CREATE) >= 0);
   hold(fd);
 }
-static void h_timerfd(void) { hold(timerfd_create(CLOCK_MONOTONIC, 0)); }
-static void h_signalfd(void) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
-  hold(signalfd(-1, &set, 0));
+static void h_pidfd_outside(void) { hold(syscall(SYS_pidfd_open, getppid(), 0)); }
+static void h_owner_outside(void) {
+  int ends[2];
+  CHECK(pipe(ends) == 0 && fcntl(ends[0], F_SETOWN, getppid()) == 0);
+  hold(ends[0]);
 }
-static void h_pidfd(void) { hold(syscall(SYS_pidfd_open, getpid(), 0)); }
 static void h_io_uring(void) {
   struct io_uring_params parameters = {};
   int fd = syscall(SYS_io_uring_setup, 4, &parameters);
   if (fd < 0) _exit(77);  // not in this kernel
   hold(fd);
 }
-static void h_pty(void) { hold(open("/dev/ptmx", O_RDWR | O_NOCTTY)); }
+static void h_message_queue(void) {
+  int fd = mq_open("/stasis-live-refused", O_RDWR | O_CREAT, 0600, NULL);
+  CHECK(mq_unlink("/stasis-live-refused") == 0);
+  hold(fd);
+}
+static void h_foreign_namespace(void) {
+  int own = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+  CHECK(own >= 0 && unshare(CLONE_NEWUTS) == 0);
+  int fd = open("/proc/self/ns/uts", O_RDONLY);
+  CHECK(setns(own, CLONE_NEWUTS) == 0);
+  close(own);
+  hold(fd);
+}
+static void h_foreign_terminal(void) {  // its master is with a child that is not of the tree any more
+  struct live_gate gate = live_gate_open();
+  int master = posix_openpt(O_RDWR | O_NOCTTY);
+  CHECK(master >= 0 && unlockpt(master) == 0);
+  hold(open(ptsname(master), O_RDWR | O_NOCTTY));
+  pid_t middle = fork();
+  if (middle == 0) {
+    if (fork() == 0) {
+      close(held);
+      live_gate_pass(gate);
+      for (;;) pause();
+    }
+    _exit(0);
+  }
+  close(master);
+  live_reap_ok(middle);
+  live_gate_await(gate, 1);
+}
 static void h_fifo(void) {
   const char *path = live_path("fifo");
   CHECK(mkfifo(path, 0600) == 0 || errno == EEXIST);
@@ -329,9 +352,9 @@ static void h_exited_leader(void) {
 
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
+    KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), KIND(inotify),
-    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(fifo), KIND(deleted_large_file),
+    KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue), KIND(foreign_namespace), KIND(foreign_terminal), KIND(fifo), KIND(deleted_large_file),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(deleted_file_with_link), KIND(deleted_directory),
     KIND(flock), KIND(posix_lock), KIND(sysv_shm), KIND(deleted_large_mapping),

@@ -7,8 +7,6 @@ OTHER = 'STASIS-E-UNSUPPORTED'
 
 # (kind, code, texts). A row leaves this table when its object can be preserved; a live program takes its place.
 REFUSALS = [
-    ('eventfd', FILE, ['fd 33', 'eventfd']),
-    ('epoll', FILE, ['fd 33', 'eventpoll']),
     ('unix_socket', FILE, ['fd 33', 'socket']),
     ('unix_pair', FILE, ['fd 33', 'socket']),
     ('tcp_connection', FILE, ['fd 33', 'TCP connection', 'ESTABLISHED']),
@@ -21,11 +19,12 @@ REFUSALS = [
     ('foreign_socket', FILE, ['fd 33', 'another network namespace']),
     ('netlink_socket', FILE, ['fd 33', 'socket']),
     ('inotify', FILE, ['fd 33', 'inotify']),
-    ('timerfd', FILE, ['fd 33', 'timerfd']),
-    ('signalfd', FILE, ['fd 33', 'signalfd']),
-    ('pidfd', FILE, ['fd 33', 'pidfd']),
+    ('pidfd_outside', FILE, ['fd 33', 'pidfd', 'outside the container']),
+    ('owner_outside', FILE, ['fd 33', 'F_SETOWN', 'outside the container']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
-    ('pty', FILE, ['fd 33', 'ptmx']),
+    ('message_queue', FILE, ['fd 33', 'POSIX message queue']),
+    ('foreign_namespace', FILE, ['fd 33', 'namespace', 'not the container']),
+    ('foreign_terminal', FILE, ['fd 33', 'terminal', 'outside']),
     ('fifo', FILE, ['fd 33', 'fifo']),
     ('deleted_large_file', FILE, ['fd 33', 'deleted', '--ghost-limit']),
     ('deleted_file_with_link', FILE, ['fd 33', 'deleted', 'hard links']),
