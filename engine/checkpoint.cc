@@ -261,6 +261,7 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
       TRY(queues.append_payload(packet.bytes.data(), packet.bytes.size()));
     }
   TRY(queues.close());
+  if (!out.tty_data.empty()) TRY(d.images.put_all(Kind::kTtyData, "tty-data.img", out.tty_data));
   std::vector<pb::tty_info_entry> ttys;
   for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
   return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);
@@ -292,6 +293,7 @@ Result<void> dump_everything(Dump& d) {
   env.root_dir = TRY(d.proc.open_file(d.tree.root().pid, "root", O_PATH | O_DIRECTORY));
   for (const auto& p : d.tree.processes()) env.pids.emplace(p.tgid, p.npid);
   env.net_ns_id = d.ids.net_ns_id();
+  env.ids = &d.ids;
   files::DumpOutput output;
   output.images = &d.images;
   output.shared = &d.shared;

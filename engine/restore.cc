@@ -257,23 +257,21 @@ Result<void> restore_groups(const Plan& plan, std::vector<remote::Runner>& runne
   return {};
 }
 
-// The terminal's foreground group, told by the leader of its session.
-Result<void> restore_foreground(const tasks::Snapshot& s, const Plan& plan, std::vector<remote::Runner>& runners) {
+// The terminal's foreground group, told by the leader of its session; of a shell's job, by its root.
+Result<void> restore_foreground(const tasks::Snapshot& s, const Plan& plan, const Options& options,
+                                std::vector<remote::Runner>& runners) {
   for (const auto& [id, tty] : s.ttys) {
-    if (tty.sid() == 0 || tty.pgrp() == 0) continue;
-    for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
-      const auto& node = plan.tree.nodes[i];
-      if (node.task < 0 || node.pid != tty.sid()) continue;
-      for (const auto& e : s.tasks[static_cast<size_t>(node.task)].fds) {
-        const auto& file = s.files.at(e.id());
-        if (!file.has_tty() || file.tty().tty_info_id() != id) continue;
-        remote::Batch batch;
-        batch.add(__NR_ioctl, plan.pool.file.at(e.id()), TIOCSPGRP, batch.put(tty.pgrp()));
-        batch.must("ioctl(TIOCSPGRP)");
-        TRY(runners[i].run_checked(batch));
-        break;
-      }
-    }
+    if (tty.pgrp() == 0 || (tty.sid() == 0 && !options.shell_job)) continue;
+    const auto file = std::ranges::find_if(
+        s.files, [&](const auto& f) { return f.second.has_tty() && f.second.tty().tty_info_id() == id; });
+    const uint32_t teller = tty.sid() ? tty.sid() : s.tasks.front().node.pid();
+    const auto node =
+        std::ranges::find_if(plan.tree.nodes, [&](const auto& n) { return n.task >= 0 && n.pid == teller; });
+    if (file == s.files.end() || node == plan.tree.nodes.end()) continue;
+    remote::Batch batch;
+    batch.add(__NR_ioctl, plan.pool.file.at(file->first), TIOCSPGRP, batch.put(tty.pgrp()));
+    batch.must("ioctl(TIOCSPGRP)");
+    TRY(runners[static_cast<size_t>(node - plan.tree.nodes.begin())].run_checked(batch));
   }
   return {};
 }
@@ -333,7 +331,7 @@ Result<void> close_shared_memory(const tasks::Snapshot& s, const tasks::Pool& po
   return runner.run_checked(batch);
 }
 
-Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
+Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan, const Options& options,
                        const tasks::SharedArena& shared, tasks::Stubs& stubs, std::vector<tasks::Driven>& driven) {
   std::vector<remote::Runner> runners;
   for (size_t i = 0; i < plan.tree.nodes.size(); ++i)
@@ -341,7 +339,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
                          reinterpret_cast<uint8_t*>(shared.arena(i)));
   TRY(let_parents_die(runners));
   TRY(restore_groups(plan, runners));
-  TRY(restore_foreground(s, plan, runners));
+  TRY(restore_foreground(s, plan, options, runners));
   TRY(end_the_dead(s, plan, stubs, runners));
   uint64_t pages = 0;
   for (size_t i = 0; i < plan.tree.nodes.size(); ++i) {
@@ -581,7 +579,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   result.stats.forking_us = us_since(fork_start);
 
   std::vector<tasks::Driven> driven;
-  result.stats.pages_restored = TRY(drive(proc, snapshot, plan, shared, stubs, driven));
+  result.stats.pages_restored = TRY(drive(proc, snapshot, plan, options, shared, stubs, driven));
   for (auto& d : driven) {
     d.as_client = options.client.has_value();
     d.setgroups = !snapshot.users || snapshot.users->setgroups;

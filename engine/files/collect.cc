@@ -54,7 +54,10 @@ void find_obstacles(const DumpEnv& env, pid_t pid, int pidfd, std::vector<Error>
   };
   auto fds = read_fds(env.proc, pid, pidfd);
   if (!fds) return note(std::move(fds));
-  for (const auto& c : *fds) note(kind_of(c).check(c, env));
+  for (const auto& c : *fds) {
+    note(kind_of(c).check(c, env));
+    note(check_signals(c, env));
+  }
   for (const char* link : {"cwd", "root", "exe"}) {
     auto c = read_special(env.proc, pid, link);
     if (c)
@@ -91,6 +94,7 @@ Result<uint32_t> Collector::id_of(const Candidate& c) {
   pb::file_entry entry;
   entry.set_id(out_.next_file_id++);
   TRY_CTX(kind.dump(c, env_, out_, entry), c.name());
+  TRY(dump_signals(c, env_, entry));
   same_inode.insert(same_inode.begin() + static_cast<long>(first), {c.pid, c.fd, entry.id()});
   out_.files.push_back(entry);
   return entry.id();

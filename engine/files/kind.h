@@ -26,6 +26,7 @@
 #include "engine/remote/batch.h"
 #include "mounts/pty.h"
 #include "mounts/table.h"
+#include "proto/core.pb.h"
 #include "proto/files.pb.h"
 
 namespace stasis::files {
@@ -42,7 +43,7 @@ struct Candidate {
   std::string name() const;  // "pid 12 fd 3 (/tmp/x)"
 };
 
-class UnixLook;  // unix_look.h
+class UnixLook;       // unix_look.h
 struct LockedSocket;  // tcp.h
 
 // What a dump of files needs to know of its surroundings.
@@ -57,6 +58,9 @@ struct DumpEnv {
   const procfs::UserMaps* users = nullptr;            // of the container's own user namespace; null: the engine's ids
   mutable std::shared_ptr<const UnixLook> unix_look;  // made when the first unix socket is met
   const std::map<ino_t, LockedSocket>* connections = nullptr;  // by inode of the socket; null: nothing is locked yet
+  const pb::task_kobj_ids_entry* ids = nullptr;                // of its namespaces in images; null before the dump
+  // Of terminals whose masters tasks have open: device of the devpts, index. Found when they are first asked for.
+  mutable std::optional<std::set<std::pair<dev_t, uint32_t>>> tty_masters = {};
 };
 
 // A descriptor of a task, and the open file description it stands for.
@@ -90,13 +94,14 @@ struct DumpOutput {
   std::map<uint32_t, PipeData> pipes;  // by pipe id
   std::map<uint32_t, PipeData> fifos;  // the same of named pipes
   std::map<std::pair<dev_t, ino_t>, uint32_t> fifo_ids;
-  uint32_t next_file_id = 1;  // of files.img
+  uint32_t next_file_id = 1;                    // of files.img
   std::map<uint32_t, pb::tty_info_entry> ttys;  // by tty info id
   std::vector<Lock> locks;
-  Packets packets;                              // by the file id of the socket that has them queued
+  Packets packets;  // by the file id of the socket that has them queued
   // The id of a file that the engine has taken out of a queue (SCM_RIGHTS), dumped if nobody else has it open.
   std::function<Result<uint32_t>(const Candidate&)> id_of;
-  std::vector<Fd> in_flight;         // of those files, as long as ids are told by them
+  std::vector<Fd> in_flight;  // of those files, as long as ids are told by them
+  std::vector<pb::tty_data_entry> tty_data;
 };
 
 // A memfd of the images.
@@ -105,6 +110,12 @@ struct MemfdImage {
   uint32_t mode = 0777;
   image::Pagemap pagemap;
   uint64_t huge_page() const;  // bytes; 0: ordinary pages
+};
+
+// The descriptors of a task of the images.
+struct FileTable {
+  uint32_t pid = 0;
+  const std::vector<pb::fdinfo_entry>* fds = nullptr;
 };
 
 struct RestoreEnv {
@@ -118,7 +129,8 @@ struct RestoreEnv {
   const std::map<uint32_t, DumpOutput::PipeData>* fifos = nullptr;
   std::map<uint32_t, Fd> open_fifos;  // by pipe id: for reading and writing, so that no open waits
   const image::Reader* images = nullptr;
-  int proc = -1;  // a /proc of the task's
+  std::vector<FileTable> tables = {};  // of all tasks that live: the root's first
+  int proc = -1;                       // a /proc of the task's
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
   const Packets* packets = nullptr;
   std::map<uint64_t, Fd> open_memfds;
@@ -128,12 +140,15 @@ struct RestoreEnv {
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
   mounts::Masters masters_unused;                     // made on the way to those
-  std::set<uint32_t> terminals;                       // indexes that are set up
-  std::set<uint32_t> masters_given;                   // indexes whose masters the client has
-  std::set<uint32_t> external_ttys;                   // tty info ids that are set up
+  std::vector<pb::tty_data_entry> tty_data = {};
+  std::set<uint32_t> terminals;      // indexes that are set up
+  std::set<uint32_t> masters_given;  // indexes whose masters the client has
+  std::set<uint32_t> external_ttys;  // tty info ids that are set up
   // Sends the master of a new pseudo terminal to the client; may be empty.
   std::function<Result<void>(int master_fd)> orphan_master;
 };
+
+using FileEntries = std::map<uint32_t, pb::file_entry>;  // of the images, by id
 
 struct FileKind {
   const char* name;   // for messages and documents
@@ -155,6 +170,8 @@ struct FileKind {
   Result<void> (*in_task)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&) = nullptr;
   // Calls for each task, when all tasks and threads exist; credentials are still the engine's.
   Result<void> (*late)(uint32_t pid, const std::vector<pb::fdinfo_entry>&, const RestoreEnv&, remote::Batch&) = nullptr;
+  // Values of an image that make no sense, before anything is touched. For each file of this type.
+  Result<void> (*check_image)(const pb::file_entry&, const FileEntries&, const image::Reader&) = nullptr;
 };
 
 // Never null: the last kind matches everything and refuses it by name.
@@ -164,6 +181,7 @@ const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
 extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket;
+extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
@@ -171,7 +189,31 @@ Result<void> connect(RestoreEnv& env);
 Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env);
 Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch);
 
-// Common to all: flags that F_SETFL can put back, and the refusal of signal-driven I/O.
+// For every file of the images.
+Result<void> check_file_image(const pb::file_entry& file, const FileEntries& files, const image::Reader& images);
+// Of the manifest; null if there is none for this file.
+const pb::event_extra* find_event_extra(const pb::manifest_entry* manifest, uint32_t file_id);
+// Sets what fcntl(F_SETFL) can set.
+Result<void> set_flags(int fd, uint32_t flags, std::string_view name);
+std::unexpected<Error> corrupt_file(uint32_t id, std::string_view what);
+std::unexpected<Error> unsupported(const Candidate& c, std::string_view why);  // "pid 1 fd 2 (x) WHY"
+
+// pidfd.cc: a pidfd that has its place only, until late().
+bool is_late_pidfd(const pb::file_entry& file, const RestoreEnv& env);
+// The descriptor that the next open(2) of a task will have in late(), and the one after it. A batch's results serve
+// once.
+std::pair<int, int> free_numbers(const std::vector<pb::fdinfo_entry>& fds);
+// owner.cc: who is told of I/O by signals, for all kinds.
+struct KnownIds {
+  std::set<uint32_t> threads, processes, groups;  // of the images
+};
+Result<void> check_signals(const Candidate& candidate, const DumpEnv& env);
+Result<void> dump_signals(const Candidate& candidate, const DumpEnv& env, pb::file_entry& entry);
+Result<void> check_signals_image(const pb::file_entry& file, const KnownIds& known);
+// Calls for a task; with those of all tasks, each file is told once.
+void restore_signals(uint32_t pid, const RestoreEnv& env, remote::Batch& batch);
+
+// Common to all: flags that F_SETFL can put back, and the refusal of locks.
 Result<void> check_owner(const Candidate& candidate);
 // Who it belongs to, by the ids of the container.
 struct Owner {
@@ -193,6 +235,8 @@ Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_
 // Every unix socket of the images, and whether those with an end outside can be given one.
 Result<void> check_unix_sockets(const std::map<uint32_t, pb::file_entry>& files, const pb::manifest_entry* manifest);
 Result<void> check_external_unix(const std::map<uint32_t, pb::file_entry>& files, const Options& options);
+// tty_restore.cc: every terminal that is open is one of these, and has one master at most.
+Result<void> check_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const FileEntries& files);
 // memfd.cc: every memfd of the images, checked.
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.

@@ -47,10 +47,16 @@ const std::vector<const FileKind*>& all_kinds() {
       &kFifo,        //
       &kTty,         //
       &kMemfd,       //
+      &kNsFile,      //
       &kRegular,     //
       &kInetSocket,  //
       &kNetlinkSocket,
-      &kInotify,     // last: what the others do is not to be seen
+      &kEventfd,   //
+      &kSignalfd,  //
+      &kTimerfd,   //
+      &kPidfd,     //
+      &kEpoll,     // behind what it watches: connect() goes in this order
+      &kInotify,   // last: what the others do is not to be seen
       &kUnknown,
   };
   return table;
@@ -90,7 +96,33 @@ Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const 
   for (const auto* kind : all_kinds())
     if (kind->late) TRY(kind->late(pid, fds, env, batch));
   take_own_locks(pid, env, batch);
+  restore_signals(pid, env, batch);
   return {};
+}
+
+Result<void> check_file_image(const pb::file_entry& file, const FileEntries& files, const image::Reader& images) {
+  const auto* kind = kind_of(file.type());
+  return kind && kind->check_image ? kind->check_image(file, files, images) : Result<void>();
+}
+
+const pb::event_extra* find_event_extra(const pb::manifest_entry* manifest, uint32_t file_id) {
+  if (!manifest) return nullptr;
+  for (const auto& extra : manifest->event_extras())
+    if (extra.file_id() == file_id) return &extra;
+  return nullptr;
+}
+
+Result<void> set_flags(int fd, uint32_t flags, std::string_view name) {
+  if (::fcntl(fd, F_SETFL, static_cast<int>(flags & kSettableFlags)) < 0) return fail_sys("fcntl(F_SETFL)", name);
+  return {};
+}
+
+std::unexpected<Error> corrupt_file(uint32_t id, std::string_view what) {
+  return fail(Error(Code::kImageCorrupt, cat("files.img: file ", id, " ", what)).about(cat("file ", id)));
+}
+
+std::unexpected<Error> unsupported(const Candidate& c, std::string_view why) {
+  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " ", why)).about(c.name()));
 }
 
 std::string Candidate::name() const {
@@ -99,10 +131,6 @@ std::string Candidate::name() const {
 
 Result<void> check_owner(const Candidate& c) {
   if (c.fd < 0 || (c.info.flags & O_PATH)) return {};
-  const int owner = ::fcntl(c.copy.get(), F_GETOWN);
-  const int signal = ::fcntl(c.copy.get(), 11 /* F_GETSIG */);
-  if ((owner != 0 && owner != -1) || signal > 0 || (c.info.flags & O_ASYNC))
-    return fail(Error(Code::kUnsupportedFile, cat(c.name(), " sends signals on I/O (F_SETOWN)")).about(c.name()));
   return check_locks(c);
 }
 

@@ -4,6 +4,7 @@
 // must lead to the same file in the restored mount namespace. open(2), proc(5).
 #include <fcntl.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -103,6 +104,9 @@ Result<void> check(const Candidate& c, const DumpEnv& env) {
   if (of_process(c.link) && c.link.ends_with(kDeleted))
     return fail(
         Error(Code::kUnsupportedFile, cat(c.name(), " is a /proc file of a process that has ended")).about(c.name()));
+  constexpr long kMqueueMagic = 0x19800202;
+  if (struct statfs fs{}; S_ISREG(c.st.st_mode) && ::fstatfs(c.copy.get(), &fs) == 0 && fs.f_type == kMqueueMagic)
+    return unsupported(c, "is a POSIX message queue, which cannot be checkpointed yet");
   TRY(path_in_container(c, env));
   return {};
 }

@@ -81,11 +81,11 @@ Result<void> restore_ended(int socket, const pb::inet_sk_entry& isk, Address& lo
 Result<void> restore_closed(int socket, const pb::inet_sk_entry& isk, Address& local, bool address_may_be_gone);
 
 // A TCP packet from `from` to `to`, both of them ends of a connection, that arrives as if from the network.
-struct Packet {
+struct Segment {
   uint32_t seq = 0, ack = 0;
   uint8_t flags = 0;  // TH_*
   uint16_t window = 0;
 };
-Result<void> inject(Address& from, Address& to, const Packet& packet);
+Result<void> inject(Address& from, Address& to, const Segment& packet);
 
 }  // namespace stasis::files

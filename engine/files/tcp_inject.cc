@@ -23,7 +23,7 @@ std::string bytes_of(const T& value) {
   return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-std::string tcp_segment(Address& from, Address& to, const Packet& packet) {
+std::string tcp_segment(Address& from, Address& to, const Segment& packet) {
   tcphdr head{};
   head.th_sport = htons(from.port()), head.th_dport = htons(to.port());
   head.th_seq = htonl(packet.seq), head.th_ack = htonl(packet.ack);
@@ -38,7 +38,7 @@ std::string tcp_segment(Address& from, Address& to, const Packet& packet) {
 
 }  // namespace
 
-Result<void> inject(Address& from, Address& to, const Packet& packet) {
+Result<void> inject(Address& from, Address& to, const Segment& packet) {
   const bool v4 = to.is_v4();
   const Fd raw(::socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
   if (!raw) return fail_sys(Code::kRestoreFailed, "raw socket", to.text());

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pseudo terminal slaves whose master is outside (a container's console), pts(4), and the
-// /dev/tty of such a session. On restore a new pair is made in the container's devpts with
-// the same index; the master goes to the client (orphan-pts-master). A terminal that the client
-// names, --external tty[RDEV:DEV], is given by it again, --inherit-fd fd[N]:tty[RDEV:DEV], and the
-// others of such a container get masters that a keeper holds. ioctl_tty(2).
+// Pseudo terminals, pts(4), ioctl_tty(2): both ends, or slaves whose master is outside (a container's console), and the
+// /dev/tty of a session. On restore a new pair is made in the devpts with the same index; a master that was outside
+// goes to the client (orphan-pts-master). A terminal that the client names, --external tty[RDEV:DEV], is given by it
+// again,
+// --inherit-fd fd[N]:tty[RDEV:DEV], and the others of such a container get masters that a keeper holds.
+#include "engine/files/tty.h"
+
 #include <asm/termbits.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +20,7 @@
 
 #include "engine/base/io.h"
 #include "engine/files/kind.h"
+#include "engine/procfs/fdinfo.h"
 
 namespace stasis::files {
 namespace {
@@ -25,7 +30,11 @@ bool is_slave(const struct stat& st) {
 }
 bool is_current(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 0); }
 
-bool matches(const Candidate& c) { return !(c.info.flags & O_PATH) && (is_slave(c.st) || is_current(c.st)); }
+bool is_master(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 2); }
+
+bool matches(const Candidate& c) {
+  return !(c.info.flags & O_PATH) && (is_slave(c.st) || is_current(c.st) || is_master(c.st));
+}
 
 uint32_t index_of(dev_t rdev) { return (major(rdev) - 136) * 256 + minor(rdev); }
 
@@ -33,6 +42,8 @@ uint32_t index_of(dev_t rdev) { return (major(rdev) - 136) * 256 + minor(rdev); 
 int tty_nr(dev_t rdev) {
   return static_cast<int>((minor(rdev) & 0xff) | (major(rdev) << 8) | ((minor(rdev) & ~0xffu) << 12));
 }
+
+int tty_nr_of(uint32_t index) { return tty_nr(makedev(136 + index / 256, index % 256)); }
 
 // As LXC and CRIU write it: st_rdev and st_dev in hexadecimal.
 std::string external_key(uint64_t rdev, uint64_t dev) { return cat(hex(rdev).substr(2), ":", hex(dev).substr(2)); }
@@ -57,14 +68,88 @@ bool on_own_devpts(const Candidate& c, const DumpEnv& env) {
                              [](const auto* m) { return m->root == "/"; });
 }
 
+constexpr long kDevptsMagic = 0x1cd1;
+
+// The devpts that a master's slave is in: its own, or what lies beside the node it was opened by, as the kernel finds
+// it (fs/devpts/inode.c devpts_mntget).
+std::optional<dev_t> devpts_of(int fd, const struct stat& st, const std::string& link, const DumpEnv& env) {
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) == 0 && fs.f_type == kDevptsMagic) return st.st_dev;
+  const auto pts = link.substr(1, link.rfind('/')) + "pts";
+  struct stat beside {};
+  if (link.empty() || ::fstatat(env.root_dir.get(), pts.c_str(), &beside, 0) < 0) return std::nullopt;
+  return beside.st_dev;
+}
+
+// Masters that tasks of the container have open: devpts and index.
+const std::set<std::pair<dev_t, uint32_t>>& masters_inside(const DumpEnv& env) {
+  if (env.tty_masters) return *env.tty_masters;
+  auto& found = env.tty_masters.emplace();
+  for (const auto& [pid, npid] : env.pids) {
+    const auto fds = env.proc.fds(pid);
+    if (!fds) continue;
+    for (const int fd : *fds) {
+      const auto link = env.proc.link(pid, cat("fd/", fd));
+      if (!link || !link->ends_with("ptmx")) continue;
+      const auto file = env.proc.open_file(pid, cat("fd/", fd), O_PATH);
+      const auto info = env.proc.fdinfo(pid, fd);
+      struct stat st {};
+      if (!file || !info || ::fstat(file->get(), &st) < 0 || !is_master(st)) continue;
+      const auto index = procfs::number(*info, "tty-index");
+      const auto devpts = devpts_of(file->get(), st, *link, env);
+      if (index && devpts) found.emplace(*devpts, static_cast<uint32_t>(*index));
+    }
+  }
+  return found;
+}
+
+bool has_master_inside(const Candidate& c, const DumpEnv& env) {
+  return is_slave(c.st) && masters_inside(env).contains({c.st.st_dev, index_of(c.st.st_rdev)});
+}
+
+// Its master was closed: drivers/tty/tty_io.c hung_up_tty_fops.
+bool is_dead(const Candidate& c) {
+  struct termios term {};
+  return is_slave(c.st) && ::ioctl(c.copy.get(), TCGETS, &term) < 0 && errno == EIO;
+}
+
+bool can_be_made_again(dev_t devpts, const DumpEnv& env) {
+  if (!env.mounts) return true;
+  return std::ranges::any_of(env.mounts->of_device(mounts::kernel_dev(major(devpts), minor(devpts))),
+                             [](const auto* m) { return m->root == "/"; });
+}
+
+Result<void> check_pair(const Candidate& c, dev_t devpts, const DumpEnv& env) {
+  if (!can_be_made_again(devpts, env)) return unsupported(c, "is a terminal of the host");
+  int discipline = 0;
+  if (::ioctl(c.copy.get(), TIOCGETD, &discipline) == 0 && discipline != 0)
+    return unsupported(c, cat("is a terminal with line discipline ", discipline));
+  return {};
+}
+
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  if (is_master(c.st)) {
+    const auto devpts = devpts_of(c.copy.get(), c.st, c.link, env);
+    if (!devpts) return unsupported(c, "is the master of a terminal in an unknown devpts");
+    return check_pair(c, *devpts, env);
+  }
+  if (!is_named(c, env.options) && is_dead(c)) return {};
+  if (!is_named(c, env.options) && has_master_inside(c, env)) {
+    TRY(owner_of(c, env));
+    return check_pair(c, c.st.st_dev, env);
+  }
   if (is_current(c.st))
-    if (const auto stat = env.proc.stat(c.pid); stat && stat->tty_nr == 0)
-      return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal that is not its session's any more"))
-                      .about(c.name()));
+    if (const auto stat = env.proc.stat(c.pid); stat) {
+      if (stat->tty_nr == 0)
+        return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal that is not its session's any more"))
+                        .about(c.name()));
+      if (std::ranges::any_of(masters_inside(env), [&](const auto& m) { return tty_nr_of(m.second) == stat->tty_nr; }))
+        return {};
+    }
   if (is_named(c, env.options)) return {};
   if (is_slave(c.st) && !is_external(c, env.options)) TRY(owner_of(c, env));
+  if (env.options.shell_job) return {};  // the shell's, here and at the restore
   const bool others = std::ranges::any_of(env.options.externals, [](const auto& e) { return e.kind == "tty"; });
   if (!env.options.orphan_pts_master && !others)
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a terminal whose other end is outside the container"))
@@ -87,8 +172,11 @@ Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& in
   for (const auto& [pid, npid] : env.pids) {
     const auto stat = env.proc.stat(pid);
     const auto status = env.proc.status(pid);
-    if (!stat || !status || stat->tty_nr != tty_nr(rdev) || stat->session != pid) continue;
-    info.set_sid(static_cast<uint32_t>(status->ns_sid.back()));
+    if (!stat || !status || stat->tty_nr != tty_nr(rdev)) continue;
+    // The shell of a job is not in the container, but the job may be what it has in the foreground.
+    const bool job = env.options.shell_job && !env.pids.contains(stat->session);
+    if (stat->session != pid && !job) continue;
+    if (!job) info.set_sid(static_cast<uint32_t>(status->ns_sid.back()));
     for (const auto& [other, npid_of_other] : env.pids)
       if (const auto s = env.proc.status(other); s && other == stat->tpgid)
         info.set_pgrp(static_cast<uint32_t>(s->ns_pid.back()));
@@ -97,8 +185,64 @@ Result<void> find_session(const DumpEnv& env, dev_t rdev, pb::tty_info_entry& in
   return {};
 }
 
+// What either end of a pair tells.
+Result<void> dump_pair(const Candidate& c, pb::tty_info_entry& info) {
+  struct termios term {
+  }, locked{};
+  winsize size{};
+  if (::ioctl(c.copy.get(), TCGETS, &term) < 0) return fail_sys("ioctl(TCGETS)", c.name());
+  if (::ioctl(c.copy.get(), TIOCGLCKTRMIOS, &locked) < 0) locked = {};
+  if (::ioctl(c.copy.get(), TIOCGWINSZ, &size) < 0) return fail_sys("ioctl(TIOCGWINSZ)", c.name());
+  *info.mutable_termios() = termios_of(term);
+  *info.mutable_termios_locked() = termios_of(locked);
+  auto& w = *info.mutable_winsize();
+  w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel),
+      w.set_ws_ypixel(size.ws_ypixel);
+  return {};
+}
+
+// Data in the terminal, for tty-data.img.
+void add_data(std::string data, uint32_t id, DumpOutput& out) {
+  if (data.empty()) return;
+  auto& entry = out.tty_data.emplace_back();
+  entry.set_tty_id(id);
+  entry.set_data(std::move(data));
+}
+
+Result<void> dump_master(const Candidate& c, const DumpEnv& env, pb::tty_info_entry& info, DumpOutput& out) {
+  const auto devpts = devpts_of(c.copy.get(), c.st, c.link, env);
+  unsigned index = 0;
+  if (!devpts || ::ioctl(c.copy.get(), TIOCGPTN, &index) < 0) return fail_sys("ioctl(TIOCGPTN)", c.name());
+  info.set_type(pb::PTY);
+  info.set_rdev(kPtmx);
+  info.set_dev(static_cast<uint32_t>(*devpts));
+  info.mutable_pty()->set_index(index);
+  info.set_sid(0), info.set_pgrp(0);
+  int locked = 0, packets = 0, exclusive = 0;
+  (void)::ioctl(c.copy.get(), TIOCGPTLCK, &locked);
+  (void)::ioctl(c.copy.get(), TIOCGPKT, &packets);
+  (void)::ioctl(c.copy.get(), TIOCGEXCL, &exclusive);
+  info.set_locked(locked != 0), info.set_packet_mode(packets != 0), info.set_exclusive(exclusive != 0);
+  TRY(dump_pair(c, info));
+  Candidate node;
+  node.link = c.link;
+  if (::fstatat(env.root_dir.get(), cat("dev/pts/", index).c_str(), &node.st, 0) == 0 && node.st.st_dev == *devpts)
+    if (const auto owner = owner_of(node, env)) info.set_uid(owner->uid), info.set_gid(owner->gid);
+  // Hung up: every slave was closed. Before the first is opened a reader waits.
+  pollfd item{c.copy.get(), 0, 0};
+  if (::poll(&item, 1, 0) >= 0 && (item.revents & POLLHUP)) {
+    pb::tty_extra extra;
+    extra.set_info_id(info.id());
+    extra.set_slave_closed(true);
+    out.images->add_tty_extra(extra);
+  }
+  add_data(TRY(peek_output(c.copy.get(), c.name())), info.id(), out);
+  return {};
+}
+
 Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entry& info) {
-  const bool slave = is_slave(c.st), external = is_external(c, env.options);
+  const bool inside = has_master_inside(c, env);
+  const bool slave = is_slave(c.st), external = !inside && is_external(c, env.options);
   info.set_type(external ? pb::EXT_TTY : slave ? pb::PTY : pb::CTTY);
   info.set_locked(false), info.set_packet_mode(false), info.set_sid(0), info.set_pgrp(0);
   int exclusive = 0;
@@ -111,25 +255,26 @@ Result<void> dump_info(const Candidate& c, const DumpEnv& env, pb::tty_info_entr
   } else if (!slave) {
     return {};
   }
-  struct termios term {};
-  winsize size{};
-  if (::ioctl(c.copy.get(), TCGETS, &term) < 0) return fail_sys("ioctl(TCGETS)", c.name());
-  if (::ioctl(c.copy.get(), TIOCGWINSZ, &size) < 0) return fail_sys("ioctl(TIOCGWINSZ)", c.name());
-  *info.mutable_termios() = termios_of(term);
-  *info.mutable_termios_locked() = termios_of({});
-  auto& w = *info.mutable_winsize();
-  w.set_ws_row(size.ws_row), w.set_ws_col(size.ws_col), w.set_ws_xpixel(size.ws_xpixel),
-      w.set_ws_ypixel(size.ws_ypixel);
-  if (!external || on_own_devpts(c, env)) info.mutable_pty()->set_index(index_of(c.st.st_rdev));
+  TRY(dump_pair(c, info));
+  if (inside || !external || on_own_devpts(c, env)) info.mutable_pty()->set_index(index_of(c.st.st_rdev));
   const auto owner = owner_of(c, env);
   if (!owner && !external) return fail(owner.error());
   if (owner) info.set_uid(owner->uid), info.set_gid(owner->gid);  // else it stays with whom the client's belongs to
   return find_session(env, c.st.st_rdev, info);
 }
 
+constexpr uint32_t kMasters = 1u << 30, kDead = 3u << 29;  // above every device number
+
 // The image's own number for the terminal: the device number serves within the container's devpts.
 uint32_t info_id(const Candidate& c, const DumpEnv& env, const DumpOutput& out) {
-  if (!is_external(c, env.options)) return static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
+  if (is_master(c.st) || is_dead(c)) {
+    // A master has one open file, and of a dead terminal nothing is left that open files could share.
+    uint32_t id = is_master(c.st) ? kMasters : kDead;
+    while (out.ttys.contains(id)) ++id;
+    return id;
+  }
+  if (has_master_inside(c, env) || !is_external(c, env.options))
+    return static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
   uint32_t id = 1u << 31;  // above every device number
   for (const auto& [known, info] : out.ttys) {
     if (info.type() != pb::EXT_TTY) continue;
@@ -150,104 +295,27 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   if (out.ttys.contains(id)) return {};
   auto& info = out.ttys[id];
   info.set_id(id);
-  return dump_info(c, env, info);
-}
-
-Result<void> set_up_pair(int slave, const pb::tty_info_entry& info) {
-  if (info.has_termios()) {
-    const auto& t = info.termios();
-    struct termios term {};
-    term.c_iflag = t.c_iflag(), term.c_oflag = t.c_oflag(), term.c_cflag = t.c_cflag(), term.c_lflag = t.c_lflag();
-    term.c_line = static_cast<cc_t>(t.c_line());
-    for (int i = 0; i < t.c_cc_size() && i < NCCS; ++i) term.c_cc[i] = static_cast<cc_t>(t.c_cc(i));
-    if (::ioctl(slave, TCSETS, &term) < 0) return fail_sys("ioctl(TCSETS)");
+  if (is_master(c.st)) return dump_master(c, env, info, out);
+  if (is_dead(c)) {
+    info.set_type(pb::PTY), info.set_rdev(static_cast<uint32_t>(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev)));
+    info.set_locked(false), info.set_exclusive(false), info.set_packet_mode(false), info.set_sid(0), info.set_pgrp(0);
+    info.mutable_pty()->set_index(index_of(c.st.st_rdev));
+    return {};
   }
-  if (info.has_winsize()) {
-    const auto& w = info.winsize();
-    const winsize size{static_cast<unsigned short>(w.ws_row()), static_cast<unsigned short>(w.ws_col()),
-                       static_cast<unsigned short>(w.ws_xpixel()), static_cast<unsigned short>(w.ws_ypixel())};
-    if (::ioctl(slave, TIOCSWINSZ, &size) < 0) return fail_sys("ioctl(TIOCSWINSZ)");
-  }
-  if (info.has_uid() && ::fchown(slave, info.uid(), info.gid()) < 0) return fail_sys("fchown", "terminal");
+  TRY(dump_info(c, env, info));
+  if (has_master_inside(c, env)) add_data(TRY(peek_input(c.copy.get(), c.name())), id, out);
   return {};
-}
-
-std::string inherit_key(const pb::tty_info_entry& info) {
-  return cat("tty[", external_key(info.rdev(), info.dev()), "]");
 }
 
 }  // namespace
 
-Result<void> check_external_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const Options& options) {
-  for (const auto& [id, info] : ttys) {
-    if (info.type() != pb::EXT_TTY) continue;
-    const std::string key = inherit_key(info);
-    const int fd = inherited_fd(options, key);
-    if (fd < 0 && info.has_pty()) continue;  // a new one in the container's devpts will do
-    if (fd < 0)
-      return fail(Error(Code::kBadOption, cat("the terminal ", key, " of the images is outside the container; give ",
-                                              "another with --inherit-fd 'fd[N]:", key, "'"))
-                      .about(key));
-    struct termios term {};
-    if (::ioctl(fd, TCGETS, &term) < 0)
-      return fail(Error(Code::kBadOption, cat("--inherit-fd fd[", fd, "]:", key, " is not a terminal")).about(key));
-  }
-  return {};
-}
-
-namespace {
-
-// The client's terminal, opened anew: the flags of its own description are not the container's business. Where it is
-// the console, by that name, which the container can find.
-Result<Fd> restore_external(int given, const pb::tty_info_entry& info, int flags, RestoreEnv& env) {
-  if (env.external_ttys.insert(info.id()).second) TRY(set_up_pair(given, info));
-  struct stat theirs {
-  }, console{};
-  const bool same = ::fstat(given, &theirs) == 0 && ::stat("/dev/console", &console) == 0 &&
-                    theirs.st_dev == console.st_dev && theirs.st_ino == console.st_ino;
-  return open_at(AT_FDCWD, same ? "/dev/console" : cat("/proc/self/fd/", given), flags);
-}
-
-// The first description of a terminal makes it. Its master goes to the client, or to the keeper.
-Result<void> make_pair(const pb::tty_info_entry& info, const std::string& path, RestoreEnv& env) {
-  const uint32_t index = info.pty().index();
-  if (!env.terminals.insert(index).second) return {};
-  const bool kept = info.type() == pb::EXT_TTY;
-  if (!kept && !env.orphan_master)
-    return fail(
-        Error(Code::kUnsupportedFile, cat("nobody takes the other end of terminal ", path, " (no --console-socket)"))
-            .about(path));
-  auto& master = env.masters[index];
-  if (!master.valid()) master = TRY(mounts::open_master(AT_FDCWD, "/dev/pts/ptmx", index, env.masters_unused));
-  Fd slave = TRY(open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY));
-  TRY(set_up_pair(slave.get(), info));
-  if (kept) return {};
-  TRY(env.orphan_master(master.get()));
-  env.masters_given.insert(index);
-  return {};
-}
-
-Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
-  if (!entry.has_tty()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no terminal"));
-  const auto at = env.ttys.find(entry.tty().tty_info_id());
-  if (at == env.ttys.end())
-    return fail(Code::kImageCorrupt, cat("tty-info.img: no terminal ", entry.tty().tty_info_id()));
-  const auto& info = at->second;
-  const int flags = (static_cast<int>(entry.tty().flags()) & (O_ACCMODE | static_cast<int>(kSettableFlags))) | O_NOCTTY;
-  if (info.type() == pb::CTTY) return open_at(AT_FDCWD, "/dev/tty", flags);
-  if (info.type() == pb::EXT_TTY)
-    if (const int given = inherited_fd(env.options, inherit_key(info)); given >= 0)
-      return restore_external(given, info, flags, env);
-  if ((info.type() != pb::PTY && info.type() != pb::EXT_TTY) || !info.has_pty())
-    return fail(Code::kUnsupportedFile,
-                cat("terminal ", entry.tty().tty_info_id(), " is of a kind that cannot be restored yet"));
-  const std::string path = cat("/dev/pts/", info.pty().index());
-  TRY(make_pair(info, path, env));
-  return open_at(AT_FDCWD, path, flags);
-}
-
-}  // namespace
-
-const FileKind kTty = {"terminal (pty slave)", pb::TTY, matches, check, dump, restore};
+const FileKind kTty = {.name = "terminal",
+                       .type = pb::TTY,
+                       .matches = matches,
+                       .check = check,
+                       .dump = dump,
+                       .restore = restore_tty,
+                       .connect = connect_ttys,
+                       .check_image = check_tty_image};
 
 }  // namespace stasis::files

@@ -48,6 +48,12 @@ bool pidfd_wait_exit(int pidfd, int timeout_ms) {
   return n > 0;
 }
 
+Result<Fd> signalfd(uint64_t mask) {
+  Fd fd(static_cast<int>(::syscall(__NR_signalfd4, -1, &mask, sizeof mask, O_CLOEXEC)));
+  if (!fd) return fail_sys("signalfd");
+  return fd;
+}
+
 int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x, unsigned long y) {
   const long r = ::syscall(__NR_kcmp, a, b, static_cast<int>(what), x, y);
   return r < 0 ? -errno : static_cast<int>(r);

@@ -33,13 +33,19 @@ pid_t clone3(CloneArgs& args);
 
 Result<Fd> pidfd_open(pid_t pid, unsigned flags = 0);
 constexpr unsigned kPidfdThread = 0200 /* O_EXCL */;  // PIDFD_THREAD of linux/pidfd.h, since Linux 6.9
+// signalfd(2) with the mask as it is: glibc leaves out the signals that it uses itself.
+Result<Fd> signalfd(uint64_t mask);
 // A copy of descriptor `fd` of the process; needs PTRACE_MODE_ATTACH_REALCREDS.
 Result<Fd> pidfd_getfd(int pidfd, int fd);
 Result<void> pidfd_send_signal(int pidfd, int signal);
 // True when the process has exited (is a zombie or gone), waiting up to timeout_ms (-1: for ever).
 bool pidfd_wait_exit(int pidfd, int timeout_ms);
 
-enum class Kcmp { kFile = 0, kVm = 1, kFiles = 2, kFs = 3, kSighand = 4, kIo = 5, kSysvsem = 6 };
+enum class Kcmp { kFile = 0, kVm = 1, kFiles = 2, kFs = 3, kSighand = 4, kIo = 5, kSysvsem = 6, kEpollTfd = 7 };
+// The file of an epoll's entry, for kEpollTfd; its address is `y`.
+struct EpollSlot {
+  uint32_t epoll = 0, number = 0, nth = 0;
+};
 // kcmp(2): 0 equal, 1 less, 2 greater, 3 not equal; negative errno.
 int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x = 0, unsigned long y = 0);
 

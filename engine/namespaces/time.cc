@@ -23,17 +23,19 @@ timespec now(clockid_t clock) {
   return t;
 }
 
-// "monotonic  SECONDS NANOSECONDS", of the calling task, against the first time namespace.
-Result<int64_t> own_offset(const procfs::Procfs& proc, std::string_view clock) {
-  const std::string text = TRY(read_file_at(proc.fd(), "self/timens_offsets"));
+// "monotonic  SECONDS NANOSECONDS", of a task, against the first time namespace.
+Result<int64_t> offset(const procfs::Procfs& proc, std::string_view task, std::string_view clock) {
+  const std::string path = cat(task, "/timens_offsets"), text = TRY(read_file_at(proc.fd(), path));
   for (auto line : lines(text)) {
     const auto f = fields(line);
     if (f.size() != 3 || f[0] != clock) continue;
     const auto seconds = parse_int<int64_t>(f[1]), rest = parse_int<int64_t>(f[2]);
     if (seconds && rest) return *seconds * kSecond + *rest;
   }
-  return fail(Code::kKernelFeature, cat("/proc/self/timens_offsets has no ", clock, " clock"));
+  return fail(Code::kKernelFeature, cat("/proc/", path, " has no ", clock, " clock"));
 }
+
+Result<int64_t> own_offset(const procfs::Procfs& proc, std::string_view clock) { return offset(proc, "self", clock); }
 
 // Offsets are floored: nanoseconds are never negative.
 std::string offset_line(std::string_view clock, int64_t offset) {
@@ -57,6 +59,15 @@ void find_nested_time(const procfs::Procfs& proc, pid_t pid, std::vector<Error>&
     obstacles.push_back(
         Error(Code::kUnsupportedNamespace, cat("pid ", pid, " makes its children in another time namespace"))
             .about(cat("pid ", pid)));
+}
+
+Result<timespec> now_of(const procfs::Procfs& proc, pid_t pid, clockid_t clock) {
+  const bool boot = clock == CLOCK_BOOTTIME || clock == CLOCK_BOOTTIME_ALARM;
+  timespec t = now(clock);
+  if ((!boot && clock != CLOCK_MONOTONIC) || !proc.ns(pid, "time")) return t;
+  const char* name = boot ? "boottime" : "monotonic";
+  const int64_t at = ns(t) + TRY(offset(proc, cat(pid), name)) - TRY(own_offset(proc, name));
+  return timespec{at / kSecond, at % kSecond};
 }
 
 Result<void> dump_time(uint32_t id, image::Writer& images) {

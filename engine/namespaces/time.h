@@ -24,6 +24,8 @@ struct NewTime {
 
 // Other time namespaces than the root's, also for children that are still to come.
 void find_nested_time(const procfs::Procfs& proc, pid_t pid, std::vector<Error>& obstacles);
+// What a clock shows a task.
+Result<timespec> now_of(const procfs::Procfs& proc, pid_t pid, clockid_t clock);
 // In the time of the container.
 Result<void> dump_time(uint32_t id, image::Writer& images);
 // Nothing: no such image, or an empty one, as CRIU writes where the kernel has no time namespaces.

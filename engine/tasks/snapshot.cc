@@ -184,6 +184,22 @@ Result<void> check_segment(const Snapshot& s, const pb::vma_entry& vma, const st
   return {};
 }
 
+// Whom files send signals to, and whom pidfds are of.
+Result<void> check_owners(const Snapshot& s) {
+  files::KnownIds known;
+  for (const auto& task : s.tasks) {
+    known.threads.insert(task.tids.begin(), task.tids.end());
+    known.processes.insert(task.node.pid());
+    known.groups.insert(task.node.pgid());
+  }
+  for (const auto& [id, file] : s.files) {
+    TRY(files::check_signals_image(file, known));
+    if (const uint32_t pid = file.pidfd().nspid(); pid != 0 && !known.threads.contains(pid))
+      return corrupt("files.img", cat("file ", id, " is the pidfd of ", pid, ", whom the images do not have"));
+  }
+  return {};
+}
+
 Result<void> check_threads(const Snapshot& s) {
   std::set<uint32_t> ids;
   for (const auto& task : s.tasks) {
@@ -253,6 +269,7 @@ Result<Snapshot> load(const image::Reader& images) {
     s.files[id] = std::move(file);
   }
   TRY(files::check_streams(images, s.files));
+  for (const auto& [id, file] : s.files) TRY(files::check_file_image(file, s.files, images));
   s.memfds = TRY(files::load_memfds(images));
   TRY(files::check_unix_sockets(s.files, images.manifest()));
   s.packets = TRY(files::load_packets(images, s.files));
@@ -262,6 +279,11 @@ Result<Snapshot> load(const image::Reader& images) {
   s.fifos = TRY(files::load_pipes(images, true));
   if (images.exists("tty-info.img"))
     for (auto& tty : TRY(images.read_all<pb::tty_info_entry>(Kind::kTtyInfo, "tty-info.img"))) s.ttys[tty.id()] = tty;
+  TRY(files::check_ttys(s.ttys, s.files));
+  if (images.exists("tty-data.img"))
+    s.tty_data = TRY(images.read_all<pb::tty_data_entry>(Kind::kTtyData, "tty-data.img"));
+  for (const auto& data : s.tty_data)
+    if (data.data().size() > (1u << 20)) return corrupt("tty-data.img", "too much data");
   if (images.exists("seccomp.img")) {
     s.seccomp = TRY(images.read<pb::seccomp_entry>(Kind::kSeccomp, "seccomp.img"));
     TRY(check_seccomp(s.seccomp));
@@ -290,6 +312,7 @@ Result<Snapshot> load(const image::Reader& images) {
   TRY(memory::load_inherited(s));
   TRY(plan_seals(s));
   TRY(check_threads(s));
+  TRY(check_owners(s));
   if (s.namespaces & CLONE_NEWNS)
     s.mounts = TRY(images.read_all<pb::mnt_entry>(Kind::kMnts, img("mountpoints", s.tasks.front().ids.mnt_ns_id())));
   return s;

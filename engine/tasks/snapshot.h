@@ -64,6 +64,7 @@ struct Snapshot {
   std::map<uint32_t, uint32_t> late_seals;  // file id of a memfd -> seals to be added when all is mapped
   std::map<uint32_t, pb::tty_info_entry> ttys;
   std::vector<files::Lock> locks;
+  std::vector<pb::tty_data_entry> tty_data;
   std::vector<pb::mnt_entry> mounts;
   pb::seccomp_entry seccomp;
   std::optional<pb::cgroup_entry> cgroup;

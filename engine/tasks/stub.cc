@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -191,7 +192,7 @@ class Stub {
     TRY(fill_shared());
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
     for (const auto& [id, file] : env_.snapshot.files) {
-      if (is_current_terminal(file)) continue;
+      if (is_current_terminal(file) && !is_of_shell(id)) continue;
       const Fd fd = TRY(env_.open_file(file));
       TRY(put_in_pool(fd.get(), env_.pool.file.at(id), cat("file ", id)));
     }
@@ -220,6 +221,18 @@ class Stub {
   bool is_current_terminal(const pb::file_entry& file) const {
     const auto info = file.has_tty() ? env_.snapshot.ttys.find(file.tty().tty_info_id()) : env_.snapshot.ttys.end();
     return info != env_.snapshot.ttys.end() && info->second.type() == pb::CTTY;
+  }
+
+  // Of a job of the session that the engine is in.
+  bool is_of_shell(uint32_t id) const {
+    if (!env_.options.shell_job || node().leads_session) return false;
+    auto inside = [&](uint32_t sid) {
+      return std::ranges::any_of(env_.snapshot.tasks, [&](const auto& t) { return t.node.pid() == sid; });
+    };
+    for (const auto& t : env_.snapshot.tasks)
+      for (const auto& e : t.fds)
+        if (e.id() == id && inside(t.node.sid())) return false;
+    return true;
   }
 
   // /dev/tty can be opened only by a session that has a terminal: its leader does it, for all that come after it.
@@ -433,6 +446,9 @@ files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Poo
                         .pipes = s.pipes,
                         .ttys = s.ttys,
                         .manifest = s.images->manifest()};
+  for (const auto& task : s.tasks)
+    if (!task.zombie) env.tables.push_back({task.node.pid(), &task.fds});
+  env.tty_data = s.tty_data;
   env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
   env.locks = &s.locks, env.fifos = &s.fifos, env.packets = &s.packets;
   return env;

@@ -10,11 +10,10 @@
 #include <linux/io_uring.h>
 #include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
 #include <netinet/in.h>
 #include <linux/bpf.h>
 #include <linux/perf_event.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -22,9 +21,7 @@
 #include <sys/ptrace.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/un.h>
 
 static int held = -1;
@@ -48,8 +45,6 @@ static void child_in(int flags) {  // a child in a namespace of its own
   live_gate_await(gate, 1);
 }
 
-static void h_eventfd(void) { hold(eventfd(3, EFD_CLOEXEC)); }
-static void h_epoll(void) { hold(epoll_create1(EPOLL_CLOEXEC)); }
 static void h_unix_outside(void) {  // connected to a child that is not of the tree any more
   int ends[2];
   CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
@@ -146,21 +141,18 @@ static void h_netlink_queue(void) {
   CHECK(send(fd, &request, sizeof request, 0) == sizeof request);
   hold(fd);
 }
-static void h_timerfd(void) { hold(timerfd_create(CLOCK_MONOTONIC, 0)); }
-static void h_signalfd(void) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
-  hold(signalfd(-1, &set, 0));
+static void h_pidfd_outside(void) { hold(syscall(SYS_pidfd_open, getppid(), 0)); }
+static void h_owner_outside(void) {
+  int ends[2];
+  CHECK(pipe(ends) == 0 && fcntl(ends[0], F_SETOWN, getppid()) == 0);
+  hold(ends[0]);
 }
-static void h_pidfd(void) { hold(syscall(SYS_pidfd_open, getpid(), 0)); }
 static void h_io_uring(void) {
   struct io_uring_params parameters = {};
   int fd = syscall(SYS_io_uring_setup, 4, &parameters);
   if (fd < 0) _exit(77);  // not in this kernel
   hold(fd);
 }
-static void h_pty(void) { hold(open("/dev/ptmx", O_RDWR | O_NOCTTY)); }
 static void h_inotify_events(void) {
   int fd = inotify_init1(0);
   CHECK(inotify_add_watch(fd, live_path("."), IN_CREATE) >= 0);
@@ -189,6 +181,37 @@ static void h_detached_mount(void) { hold(syscall(SYS_open_tree, AT_FDCWD, "/tmp
 static void h_landlock(void) {
   uint64_t attributes[1] = {1};
   hold(syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0));
+}
+static void h_message_queue(void) {
+  int fd = mq_open("/stasis-live-refused", O_RDWR | O_CREAT, 0600, NULL);
+  CHECK(mq_unlink("/stasis-live-refused") == 0);
+  hold(fd);
+}
+static void h_foreign_namespace(void) {
+  int own = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+  CHECK(own >= 0 && unshare(CLONE_NEWUTS) == 0);
+  int fd = open("/proc/self/ns/uts", O_RDONLY);
+  CHECK(setns(own, CLONE_NEWUTS) == 0);
+  close(own);
+  hold(fd);
+}
+static void h_foreign_terminal(void) {  // its master is with a child that is not of the tree any more
+  struct live_gate gate = live_gate_open();
+  int master = posix_openpt(O_RDWR | O_NOCTTY);
+  CHECK(master >= 0 && unlockpt(master) == 0);
+  hold(open(ptsname(master), O_RDWR | O_NOCTTY));
+  pid_t middle = fork();
+  if (middle == 0) {
+    if (fork() == 0) {
+      close(held);
+      live_gate_pass(gate);
+      for (;;) pause();
+    }
+    _exit(0);
+  }
+  close(master);
+  live_reap_ok(middle);
+  live_gate_await(gate, 1);
 }
 static void h_deleted_large_file(void) {
   const char *path = live_path("deleted");
@@ -329,10 +352,11 @@ static void h_vfork_child_that_stays(void) {
 }
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(eventfd), KIND(epoll), KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent),
-    KIND(tcp_connecting), KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket), KIND(netlink_queue), KIND(netlink_protocol),
-    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
-    KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
+    KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting),
+    KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
+    KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue),
+    KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
+    KIND(fanotify), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),

@@ -34,7 +34,7 @@ NEEDS_USER_NAMESPACE = {'ns_user'}
 FLAVOURS = {'host': None, 'ns': ([], (0, 0)), 'userns': (['user'], (100000, 200000)), 'few-ids': (['few'], (100005, 200005)),
             'time': (['time'], (0, 0)), 'user-time': (['user', 'time'], (100000, 200000))}
 # What runs in the flavours that are for one thing only.
-ONLY = {'few-ids': {'process_tree', 'threads', 'umask'}, 'time': {'timens', 'itimers', 'syscall_restart'}, 'user-time': {'timens', 'process_tree'}}
+ONLY = {'few-ids': {'process_tree', 'threads', 'umask'}, 'time': {'timens', 'itimers', 'syscall_restart', 'timerfd'}, 'user-time': {'timens', 'process_tree', 'timerfd'}}
 DEVICES_ARE_BINDS = {'userns', 'few-ids', 'user-time'}
 NEEDS_HUGE_PAGES = {'hugetlb': 16}
 HUGE_PAGES = '/proc/sys/vm/nr_hugepages'

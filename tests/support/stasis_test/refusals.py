@@ -7,8 +7,6 @@ OTHER = 'STASIS-E-UNSUPPORTED'
 
 # (kind, code, texts). A row leaves this table when its object can be preserved; a live program takes its place.
 REFUSALS = [
-    ('eventfd', FILE, ['fd 33', 'eventfd']),
-    ('epoll', FILE, ['fd 33', 'eventpoll']),
     ('unix_outside', FILE, ['fd 33', 'connected to socket:[', 'outside the container', '--external unix[']),
     ('unix_unread_request', FILE, ['fd 33', 'has sent data to socket:[', '@stasis-live-refused']),
     ('unix_out_of_band', FILE, ['fd 33', 'out-of-band']),
@@ -23,11 +21,7 @@ REFUSALS = [
     ('foreign_socket', FILE, ['fd 33', 'another network namespace']),
     ('netlink_queue', FILE, ['fd 33', 'netlink', 'messages not yet read']),
     ('netlink_protocol', FILE, ['fd 33', 'netlink', 'protocol 12']),
-    ('timerfd', FILE, ['fd 33', 'timerfd']),
-    ('signalfd', FILE, ['fd 33', 'signalfd']),
-    ('pidfd', FILE, ['fd 33', 'pidfd']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
-    ('pty', FILE, ['fd 33', 'ptmx']),
     ('inotify_events', FILE, ['fd 33', 'inotify events that were not read']),
     ('inotify_on_deleted', FILE, ['fd 33', 'inotify watch 1', 'no path']),
     ('fanotify', FILE, ['fd 33', 'fanotify']),
@@ -36,6 +30,12 @@ REFUSALS = [
     ('fs_context', FILE, ['fd 33', 'fscontext']),
     ('detached_mount', FILE, ['fd 33', 'cannot be found by its path']),
     ('landlock', FILE, ['fd 33', 'landlock-ruleset']),
+    ('pidfd_outside', FILE, ['fd 33', 'pidfd', 'outside the container']),
+    ('owner_outside', FILE, ['fd 33', 'F_SETOWN', 'outside the container']),
+    ('io_uring', FILE, ['fd 33', 'io_uring']),
+    ('message_queue', FILE, ['fd 33', 'POSIX message queue']),
+    ('foreign_namespace', FILE, ['fd 33', 'namespace', 'not the container']),
+    ('foreign_terminal', FILE, ['fd 33', 'terminal', 'outside']),
     ('deleted_large_file', FILE, ['fd 33', 'deleted', '--ghost-limit']),
     ('sysv_shm', MEMORY, ['SYSV']),
     ('deleted_large_mapping', FILE, ['mapped', 'deleted', '--ghost-limit']),

@@ -78,6 +78,9 @@ def merged_maps(pid, numbers):
     return [f'{start:x}-{end:x} {same[0]} {offset:x} {" ".join(same[1:])}' for start, end, offset, same in areas]
 
 
+NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'time', 'user', 'uts')
+
+
 def descriptors(pid, pipes):
     """fd -> (what it is, position, flags). Pipes and sockets are numbered in order of appearance over all tasks."""
     found = {}
@@ -92,6 +95,8 @@ def descriptors(pid, pipes):
             continue
         if target.startswith(('pipe:[', 'socket:[')):
             target = f'{target.split(":")[0]} {pipes.setdefault(target, len(pipes))}'
+        if target.split(':')[0] in NAMESPACES:
+            target = target.split(':')[0]   # the restored ones are new
         info = dict(line.split(':\t', 1) for line in read(f'/proc/{pid}/fdinfo/{fd}').splitlines() if ':\t' in line)
         flags = int(info.get('flags', '0'), 8)
         if target.endswith(' (deleted)') and not target.startswith('/memfd:'):
