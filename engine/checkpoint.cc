@@ -59,7 +59,7 @@ struct Dump {
   pb::task_kobj_ids_entry ids;  // namespace ids of the container
   DumpStats stats;
   std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
-  bool shares_pages = false;                     // some are in the pages file of a parent only
+  bool stasis_only = false;                      // pages in the file of a parent only, or an exited leader
   const procfs::UserMaps* users() const { return owned.users ? &*owned.users : nullptr; }
 };
 
@@ -99,7 +99,7 @@ Result<std::map<pid_t, uint32_t>> dump_cgroups(Dump& d) {
   const auto hierarchies = TRY(cgroups::Hierarchies::read(d.options.cgroup_yard));
   std::vector<cgroups::TaskMembership> members;
   cgroups::Membership ns_roots;
-  if (d.owned.flags & CLONE_NEWCGROUP) ns_roots = TRY(cgroups::read_namespace_roots(d.options.pid));
+  if (d.owned.flags & CLONE_NEWCGROUP) ns_roots = TRY(cgroups::read_namespace_roots(d.tree.root().pid));
   for (const auto& p : d.tree.processes())
     if (!p.zombie) members.push_back({p.pid, TRY(cgroups::read_membership(p.pid)), ns_roots});
   cgroups::DumpOptions how;
@@ -125,7 +125,7 @@ Result<memory::Runs> dump_inherited(Dump& d, const tasks::Process& p, const memo
   for (const auto& run : runs) entry.add_runs(run.start), entry.add_runs((run.end - run.start) / kernel::kPageSize);
   d.images.add_inherited_pages(entry);
   if (memory::total(runs) < kWorthIt) return memory::Runs{};
-  d.shares_pages = true;
+  d.stasis_only = true;
   return runs;
 }
 
@@ -138,7 +138,7 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
   if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
     extra.set_lock_future(future);
   const auto start = now();
-  const auto& space = d.spaces[p.pid] =
+  const auto& space = d.spaces[p.tgid] =
       TRY_CTX(memory::find_contents(d.proc, p.pid, std::move(vmas)), "memory of pid ", p.pid);
   const auto elsewhere = TRY(dump_inherited(d, p, space));
   auto pagemap = TRY(image::PagemapWriter::create(d.images, img("pagemap", static_cast<uint32_t>(p.npid)), pages_id));
@@ -172,7 +172,7 @@ Result<std::vector<memory::Vma>> collect_vmas(Dump& d, tasks::Process& p, files:
     if (vma.shared_object) TRY(d.shared.add(d.proc, p.pid, vma));
     if (!vma.file_backed) continue;
     const bool write_through = vma.map.shared && (vma.map.write || vma.map.flag("mw"));
-    vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map.start, vma.map.end, write_through ? O_RDWR : O_RDONLY)));
+    vma.entry.set_shmid(TRY(files.dump_mapped(p.pid, vma.map, write_through ? O_RDWR : O_RDONLY)));
   }
   return vmas;
 }
@@ -193,10 +193,11 @@ Result<void> infect(tasks::FrozenTree& tree) {
   return result;
 }
 
-Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, tasks::SeccompTable& seccomp,
-                          const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index, std::vector<memory::Vma> vmas) {
+Result<void> dump_process(Dump& d, tasks::Process& p, const tasks::Answers& answers, files::Collector& files,
+                          tasks::SeccompTable& seccomp, const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index,
+                          std::vector<memory::Vma> vmas) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
-  auto core = TRY(tasks::dump_core(d.proc, p, seccomp, d.users()));
+  auto core = TRY(tasks::dump_core(d.proc, p, answers, seccomp, d.users()));
   const auto task_files = TRY(files.dump_task(p));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
   core.mm.set_exe_file_id(task_files.exe_id);
@@ -210,6 +211,7 @@ Result<void> dump_process(Dump& d, tasks::Process& p, files::Collector& files, t
   for (size_t i = 0; i < p.threads.size(); ++i)
     TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.threads[i].ntid)), core.threads[i]));
   for (const auto& extra : core.extras) d.images.add_task_extra(extra);
+  if (p.threads.front().exited) d.stasis_only = true;
   TRY(d.images.put(Kind::kIds, img("ids", npid), ids));
   TRY(d.images.put(Kind::kMm, img("mm", npid), core.mm));
   TRY(d.images.put_all(Kind::kFdinfo, img("fdinfo", ids.files_id()), task_files.fds));
@@ -251,7 +253,7 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
 
 Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
   pb::inventory_entry inventory;
-  inventory.set_img_version(d.shares_pages ? image::kSharedImageVersion : image::kImageVersion);
+  inventory.set_img_version(d.stasis_only ? image::kSharedImageVersion : image::kImageVersion);
   inventory.set_fdinfo_per_id(true);
   inventory.set_ns_per_id(true);
   auto& ids = *inventory.mutable_root_ids();
@@ -267,12 +269,12 @@ Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
 }
 
 Result<void> dump_everything(Dump& d) {
-  if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(d.proc.fd(), cat(d.options.pid)));
-  files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.options.pid};
+  if (d.owned.flags & CLONE_NEWNS) d.mounts = TRY(mounts::Table::read(d.proc.fd(), cat(d.tree.root().pid)));
+  files::DumpEnv env{.options = d.options, .proc = d.proc, .root_pid = d.tree.root().pid};
   if (d.mounts) env.mounts = &*d.mounts;
   env.users = d.users();
-  env.root_dir = TRY(d.proc.open_file(d.options.pid, "root", O_PATH | O_DIRECTORY));
-  for (const auto& p : d.tree.processes()) env.pids.emplace(p.pid, p.npid);
+  env.root_dir = TRY(d.proc.open_file(d.tree.root().pid, "root", O_PATH | O_DIRECTORY));
+  for (const auto& p : d.tree.processes()) env.pids.emplace(p.tgid, p.npid);
   env.net_ns_id = d.ids.net_ns_id();
   env.ids = &d.ids;
   files::DumpOutput output;
@@ -293,20 +295,21 @@ Result<void> dump_everything(Dump& d) {
       TRY(tasks::step_out_of_vdso(p, vmas[p.pid]));
     }
   TRY(infect(d.tree));
+  const auto answers = TRY(tasks::ask_all(d.tree.processes()));
   uint32_t index = 1;
   for (auto& p : d.tree.processes()) {
     TRY(check_interrupted());
     if (p.zombie)
       TRY(d.images.put(Kind::kCore, img("core", static_cast<uint32_t>(p.npid)), tasks::dump_zombie(p)));
     else
-      TRY(dump_process(d, p, files, seccomp, sets, index++, std::move(vmas[p.pid])));
+      TRY(dump_process(d, p, answers.at(p.pid), files, seccomp, sets, index++, std::move(vmas[p.pid])));
   }
   TRY(files::finish_dump(env, output));
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
   TRY(write_files(d, output));
   d.stats.pages_written += d.shared.pages_written();
   std::optional<uint32_t> root_set;
-  if (const auto set = sets.find(d.options.pid); set != sets.end()) root_set = set->second;
+  if (const auto set = sets.find(d.tree.root().pid); set != sets.end()) root_set = set->second;
   return write_inventory(d, root_set);
 }
 
@@ -318,8 +321,8 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
     for (const auto& p : tree.processes()) check_owner(proc, p.pid, *options.client, obstacles);
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   for (const auto& p : tree.processes())
-    if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
-  auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
+    if (!p.zombie && p.tgid != options.pid) others.push_back(p.pid);
+  auto owned = TRY(namespaces::look(proc, tree.processes().front().pid, others, options, obstacles));
   if (options.client) TRY(check_client_namespaces(owned.flags));
   for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
   check_sharing(tree.processes(), obstacles);

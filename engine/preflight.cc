@@ -30,7 +30,7 @@ void check_threads(const procfs::Procfs& proc, const tasks::Process& p, std::vec
   const auto tids = proc.threads(p.pid);
   if (!tids) return;
   for (pid_t tid : *tids) {
-    if (tid == p.pid) continue;
+    if (tid == p.pid || tid == p.tgid) continue;
     if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFiles) > 0)
       obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
     if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFs) > 0)
@@ -49,7 +49,7 @@ void check_session(const procfs::Procfs& proc, const tasks::Process& p, const st
     if (npid == 0) return true;
     if (in_tree(npid)) return false;
     // Only where the container shares our pid namespace can the number be somebody else's.
-    return p.pid == p.npid && proc.stat(npid).has_value();
+    return p.tgid == p.npid && proc.stat(npid).has_value();
   };
   if (lives_outside(p.nsid))
     obstacles.push_back(
@@ -97,11 +97,7 @@ void check_tracer(const procfs::Procfs& proc, const tasks::Process& p, std::vect
 void check_process(const procfs::Procfs& proc, const tasks::Process& p, const std::vector<tasks::Process>& tree,
                    const Options& options, std::vector<Error>& obstacles) {
   check_session(proc, p, tree, options, obstacles);
-  if (p.zombie) {
-    const auto threads = proc.threads(p.pid);
-    if (threads && threads->size() > 1) obstacles.push_back(unsupported(p, "has exited while threads of it live on"));
-    return;
-  }
+  if (p.zombie) return;
   check_threads(proc, p, obstacles);
   tasks::find_switch_obstacles(proc, p, obstacles);
   check_label(proc, p, obstacles);
@@ -109,7 +105,7 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
 
 // A vfork(2) ends by itself; the freeze waits for it.
 bool is_vfork(const tasks::Process& a, const tasks::Process& b) {
-  return (a.pid == b.parent && a.stat.state == 'D') || (b.pid == a.parent && b.stat.state == 'D');
+  return (a.tgid == b.parent && a.stat.state == 'D') || (b.tgid == a.parent && b.stat.state == 'D');
 }
 
 // kcmp(2) puts objects in an order, so that equal ones are found without comparing all with all.
@@ -140,7 +136,7 @@ void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& 
 Result<void> check_semaphores(const std::vector<tasks::Process>& tree, unsigned long owned,
                               std::vector<Error>& obstacles) {
   if (!(owned & CLONE_NEWIPC) || tree.empty()) return {};
-  const auto root = kernel::pidfd_open(tree.front().pid);
+  const auto root = tasks::open_pidfd(tree.front());
   if (!root || !TRY(namespaces::has_semaphores(root->get()))) return {};
   for (const auto& p : tree)
     if (!p.zombie && kernel::kcmp(::getpid(), p.pid, kernel::Kcmp::kSysvsem) > 0)
@@ -157,7 +153,7 @@ void check_terminals(const procfs::Procfs& proc, const std::vector<tasks::Proces
   for (const auto& leader : tree) {
     if (leader.zombie || leader.stat.tty_nr == 0 || leader.npid != leader.nsid) continue;
     const bool open = std::ranges::any_of(tree, [&](const auto& p) {
-      auto pidfd = kernel::pidfd_open(p.pid);
+      auto pidfd = tasks::open_pidfd(p);
       const auto fds = pidfd ? files::read_fds(proc, p.pid, pidfd->get()) : std::unexpected(pidfd.error());
       return fds && std::ranges::any_of(*fds, [&](const auto& c) {
                return S_ISCHR(c.st.st_mode) &&
@@ -179,32 +175,32 @@ Result<std::vector<Error>> look_once(const Options& options) {
   if (!tree && tree.error().code() == Code::kTaskGone)
     return fail(Error(Code::kTaskGone, cat("there is no process ", options.pid)).about(cat("pid ", options.pid)));
   const auto processes = TRY(std::move(tree));
+  const pid_t root = processes.front().pid;
   if (options.client)
     for (const auto& p : processes) check_owner(proc, p.pid, *options.client, obstacles);
   if (!obstacles.empty()) return obstacles;
   std::vector<pid_t> others;
   for (const auto& p : processes)
-    if (!p.zombie && p.pid != options.pid) others.push_back(p.pid);
-  const auto owned = TRY(namespaces::look(proc, options.pid, others, options, obstacles));
+    if (!p.zombie && p.tgid != options.pid) others.push_back(p.pid);
+  const auto owned = TRY(namespaces::look(proc, root, others, options, obstacles));
   // A user namespace that cannot be had would make every further look fail for reasons of its own.
   if ((owned.flags & CLONE_NEWUSER) && !obstacles.empty()) return obstacles;
   if (options.client) TRY(check_client_namespaces(owned.flags));
 
-  files::DumpEnv env{.options = options, .proc = proc, .root_pid = options.pid};
+  files::DumpEnv env{.options = options, .proc = proc, .root_pid = root};
   if (owned.users) env.users = &*owned.users;
   std::optional<mounts::Table> table;
   if (owned.flags & CLONE_NEWNS) {
-    table = TRY(mounts::Table::read(proc.fd(), cat(options.pid)));
+    table = TRY(mounts::Table::read(proc.fd(), cat(root)));
     env.mounts = &*table;
     for (auto& e : mounts::check(*table, options, TRY(mounts::Table::read(proc.fd(), "self")),
                                  static_cast<uint32_t>(owned.flags), env.users))
       obstacles.push_back(std::move(e));
   }
-  env.root_dir = TRY(proc.open_file(options.pid, "root", O_PATH | O_DIRECTORY));
-  for (const auto& p : processes) env.pids.emplace(p.pid, p.npid);
+  env.root_dir = TRY(proc.open_file(root, "root", O_PATH | O_DIRECTORY));
+  for (const auto& p : processes) env.pids.emplace(p.tgid, p.npid);
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
-  if (options.cgroup_mode != CgroupMode::kIgnore)
-    find_device_filter_obstacles(options.pid, options.cgroup_yard, obstacles);
+  if (options.cgroup_mode != CgroupMode::kIgnore) find_device_filter_obstacles(root, options.cgroup_yard, obstacles);
   check_sharing(processes, obstacles);
   memory::OutsideCheck outside;
   const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
@@ -214,7 +210,8 @@ Result<std::vector<Error>> look_once(const Options& options) {
     if (!p.zombie) check_bitness(proc, p, obstacles);
     check_process(proc, p, processes, options, obstacles);
     if (p.zombie) continue;
-    auto pidfd = kernel::pidfd_open(p.pid);
+    auto pidfd = tasks::open_pidfd(p);
+    if (!pidfd && pidfd.error().code() == Code::kUnsupported) obstacles.push_back(pidfd.error());
     if (!pidfd) continue;  // ended meanwhile
     files::find_obstacles(env, p.pid, pidfd->get(), obstacles);
     if (const auto maps = proc.smaps(p.pid))
@@ -223,14 +220,14 @@ Result<std::vector<Error>> look_once(const Options& options) {
         if (vma.file_backed && !(vma.entry.status() & memory::kVmaMemfd) && vma.map.name.ends_with(" (deleted)"))
           files::find_mapped_obstacles(env, p.pid, vma.map.start, vma.map.end, obstacles);
       }
-    if (p.pid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
+    if (p.tgid == options.pid) namespaces::find_obstacles(proc, p.pid, pidfd->get(), owned, options, obstacles);
     // What a process that ended during the look gave is no obstacle.
     if (kernel::pidfd_wait_exit(pidfd->get(), 0))
       obstacles.erase(obstacles.begin() + static_cast<long>(before), obstacles.end());
   }
   TRY(check_semaphores(processes, owned.flags, obstacles));
   std::set<pid_t> pids;
-  for (const auto& p : processes) pids.insert(p.pid);
+  for (const auto& p : processes) pids.insert(p.tgid);
   outside.look(proc, pids, obstacles);
   return obstacles;
 }

@@ -129,9 +129,14 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
   return out;
 }
 
-Result<uint32_t> Collector::dump_mapped(pid_t pid, uint64_t start, uint64_t end, int open_flags) {
-  auto c = TRY(read_special(env_.proc, pid, map_link(start, end)));
-  return dump_path(std::move(c), open_flags);
+Result<uint32_t> Collector::dump_mapped(pid_t pid, const procfs::Map& map, int open_flags) {
+  const bool has_name = !map.name.ends_with(" (deleted)");
+  const auto key = std::make_tuple(map.dev_major, map.dev_minor, map.inode, map.name, open_flags);
+  if (const auto at = mapped_.find(key); has_name && at != mapped_.end()) return at->second;
+  auto c = TRY(read_special(env_.proc, pid, map_link(map.start, map.end)));
+  const uint32_t id = TRY(dump_path(std::move(c), open_flags));
+  if (has_name) mapped_[key] = id;
+  return id;
 }
 
 }  // namespace stasis::files

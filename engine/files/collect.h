@@ -33,8 +33,8 @@ class Collector {
   Collector(const DumpEnv& env, DumpOutput& out) : env_(env), out_(out) {}
 
   Result<TaskFiles> dump_task(const tasks::Process& process);
-  // The id of a file mapped at [start, end) of the process, to be opened with `open_flags`.
-  Result<uint32_t> dump_mapped(pid_t pid, uint64_t start, uint64_t end, int open_flags);
+  // The id of the file that is mapped there in the process, to be opened with `open_flags`.
+  Result<uint32_t> dump_mapped(pid_t pid, const procfs::Map& map, int open_flags);
 
  private:
   struct Known {
@@ -52,6 +52,8 @@ class Collector {
   std::map<std::pair<dev_t, ino_t>, std::vector<Known>> known_;
   // Path-only files, shared by (inode, mount, flags): nothing but the path matters for them.
   std::map<std::tuple<dev_t, ino_t, int, int, std::string>, uint32_t> paths_;
+  // By device, inode, path and flags as smaps has them: tasks of one program map the same files.
+  std::map<std::tuple<uint32_t, uint32_t, uint64_t, std::string, int>, uint32_t> mapped_;
 };
 
 }  // namespace stasis::files

@@ -43,7 +43,7 @@ bool never_named(const std::string& path) {
 }
 
 Result<void> write_data(int fd, uint64_t size, image::RecordFile& file) {
-  const auto buffer = std::make_unique<uint8_t[]>(kChunk);
+  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(kChunk);
   for (uint64_t at = 0; at < size;) {
     const off_t data = ::lseek(fd, static_cast<off_t>(at), SEEK_DATA);
     if (data < 0 && errno == ENXIO) break;

@@ -51,9 +51,13 @@ struct OpenImage {
   Result<void> write(const void* data, size_t size) {
     if (!fd) return fail(Code::kInternal, cat(name, ": written after close"));
     TRY(write_full(fd.get(), data, size, name));
+    sum_up(data, size);
+    return {};
+  }
+
+  void sum_up(const void* data, size_t size) {
     sum.crc32c = crc32c(sum.crc32c, data, size);
     sum.size += size;
-    return {};
   }
 
   Result<void> close() {
@@ -243,6 +247,10 @@ RawFile& RawFile::operator=(RawFile&&) noexcept = default;
 RawFile::~RawFile() = default;
 
 Result<void> RawFile::append(const void* data, size_t size) { return file_->write(data, size); }
+void RawFile::sum_up(const void* data, size_t size) { file_->sum_up(data, size); }
+Result<void> RawFile::write_only(const void* data, size_t size) const {
+  return write_full(file_->fd.get(), data, size, file_->name);
+}
 int RawFile::fd() const { return file_->fd.get(); }
 uint64_t RawFile::size() const { return file_->sum.size; }
 Result<void> RawFile::close() { return file_->close(); }

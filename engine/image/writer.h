@@ -58,6 +58,10 @@ class RawFile {
 
  private:
   friend class Writer;
+  friend class Pump;
+  // The two halves of append().
+  void sum_up(const void* data, size_t size);
+  Result<void> write_only(const void* data, size_t size) const;
   explicit RawFile(std::unique_ptr<detail::OpenImage> file);
   std::unique_ptr<detail::OpenImage> file_;
 };

@@ -20,8 +20,8 @@ pid_t clone3(CloneArgs& args) {
   return static_cast<pid_t>(::syscall(__NR_clone3, &args, sizeof(args)));
 }
 
-Result<Fd> pidfd_open(pid_t pid) {
-  const long fd = ::syscall(__NR_pidfd_open, pid, 0);
+Result<Fd> pidfd_open(pid_t pid, unsigned flags) {
+  const long fd = ::syscall(__NR_pidfd_open, pid, flags);
   if (fd < 0) {
     if (errno == ESRCH) return fail_sys(Code::kTaskGone, "pidfd_open", cat("pid ", pid));
     return fail_sys("pidfd_open", cat("pid ", pid));

@@ -31,7 +31,8 @@ struct CloneArgs {
 // fork(2)-like clone3(2): returns 0 in the child, the pid in the parent, -1 with errno.
 pid_t clone3(CloneArgs& args);
 
-Result<Fd> pidfd_open(pid_t pid);
+Result<Fd> pidfd_open(pid_t pid, unsigned flags = 0);
+constexpr unsigned kPidfdThread = 0200 /* O_EXCL */;  // PIDFD_THREAD of linux/pidfd.h, since Linux 6.9
 // signalfd(2) with the mask as it is: glibc leaves out the signals that it uses itself.
 Result<Fd> signalfd(uint64_t mask);
 // A copy of descriptor `fd` of the process; needs PTRACE_MODE_ATTACH_REALCREDS.

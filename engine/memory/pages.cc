@@ -10,13 +10,13 @@
 #include <memory>
 
 #include "engine/base/interrupt.h"
+#include "engine/image/pump.h"
 #include "engine/kernel/syscalls.h"
 
 namespace stasis::memory {
 namespace {
 
 using kernel::kPageSize;
-constexpr size_t kBuffer = 1u << 20;  // fits the second-level cache together with the target
 
 constexpr uint64_t kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61, kPresent = uint64_t{1} << 63,
                    kExclusive = uint64_t{1} << 56;
@@ -228,22 +228,31 @@ Result<PageStats> dump_pages(const procfs::Procfs& proc, const AddressSpace& spa
                              image::PagemapWriter& pagemap, image::RawFile& pages) {
   PageStats stats;
   MemoryReader reader(proc, space.pid, alone);
-  auto buffer = std::make_unique<uint8_t[]>(kBuffer);
+  std::vector<Runs> wanted;
+  uint64_t bytes = 0;
+  for (const auto& contents : space.contents) {
+    wanted.push_back(subtract(contents, elsewhere));
+    for (const auto& run : wanted.back()) bytes += run.end - run.start;
+  }
+  constexpr uint64_t kWorthAThread = 8u << 20;
+  image::Pump pump(pages, bytes >= kWorthAThread);
   for (size_t i = 0; i < space.vmas.size(); ++i) {
     const auto& vma = space.vmas[i];
     if (vma.has_contents) stats.scanned += (vma.entry.end() - vma.entry.start()) / kPageSize;
-    for (const auto& run : subtract(space.contents[i], elsewhere)) {
+    for (const auto& run : wanted[i]) {
       TRY(pagemap.add(run.start, (run.end - run.start) / kPageSize));
       stats.written += (run.end - run.start) / kPageSize;
       for (uint64_t at = run.start; at < run.end;) {
         TRY(check_interrupted());
-        const size_t size = std::min<uint64_t>(kBuffer, run.end - at);
-        TRY(reader.read(at, buffer.get(), size, vma.readable));
-        TRY(pages.append(buffer.get(), size));
+        const auto space = pump.space();
+        const size_t size = std::min<uint64_t>(space.size(), run.end - at);
+        TRY(reader.read(at, space.data(), size, vma.readable));
+        TRY(pump.append(size));
         at += size;
       }
     }
   }
+  TRY(pump.finish());
   return stats;
 }
 

@@ -41,7 +41,7 @@ struct Copy {
   uint64_t size, block;  // block: what is looked at as a whole for being zero, or 0
   image::PagemapWriter pagemap;
   image::RawFile pages;
-  std::unique_ptr<uint8_t[]> buffer = std::make_unique<uint8_t[]>(kBuffer);
+  std::unique_ptr<uint8_t[]> buffer = std::make_unique_for_overwrite<uint8_t[]>(kBuffer);
 
   Result<void> range(uint64_t start, uint64_t end) {
     for (uint64_t at = start; at < end;) {

@@ -2,6 +2,7 @@
 #include "engine/procfs/cgroup.h"
 
 #include "engine/base/io.h"
+#include "engine/procfs/procfs.h"
 
 namespace stasis::procfs {
 
@@ -72,8 +73,12 @@ Result<std::string> read_self_mountinfo() { return read_file_at(AT_FDCWD, "/proc
 Result<std::vector<pid_t>> read_thread_ids(pid_t pid) {
   const auto names = TRY(list_dir(AT_FDCWD, cat("/proc/", pid, "/task")));
   std::vector<pid_t> out;
-  for (const std::string& name : names)
-    if (const auto tid = parse_int<pid_t>(name)) out.push_back(*tid);
+  for (const std::string& name : names) {
+    const auto tid = parse_int<pid_t>(name);
+    const auto text = tid ? read_file_at(AT_FDCWD, cat("/proc/", pid, "/task/", name, "/stat")) : std::string();
+    const auto stat = text ? parse_stat(*text) : std::unexpected(text.error());
+    if (stat && stat->state != 'Z' && stat->state != 'X') out.push_back(*tid);
+  }
   return out;
 }
 

@@ -40,7 +40,7 @@ Result<std::vector<CgroupLine>> read_cgroup(const std::string& task);
 // Texts for rooms that hand them to the parsers.
 Result<std::string> read_self_cgroup_text();
 Result<std::string> read_self_mountinfo();
-// Thread ids of a process of the engine's /proc.
+// Ids of the threads that live of a process of the engine's /proc.
 Result<std::vector<pid_t>> read_thread_ids(pid_t pid);
 // /proc/PID/ns/cgroup of the engine's /proc, for setns(2).
 Result<Fd> open_cgroup_namespace(const std::string& task);

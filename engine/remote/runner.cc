@@ -272,9 +272,17 @@ std::vector<Result<void>> Runner::cure(std::span<Runner* const> runners) {
 
 // Remembers the thread's own state, and lays out what brings it back without us.
 Result<void> Runner::prepare_end(pid_t tid) {
+  const auto regs = TRY(kernel::get_regs(tid));
+  const auto mask = TRY(kernel::get_sigmask(tid));
+  // What the last batch of this thread laid out is there still.
+  const bool again = saved_.tid == tid && saved_.end.tid != 0 && saved_.mask == mask &&
+                     std::memcmp(&saved_.regs, &regs, sizeof(regs)) == 0;
+  if (again) {
+    saved_.foreign_signal = false;
+    return kernel::set_sigmask(tid, ~(uint64_t{1} << (saved_.end.signal - 1)));
+  }
   saved_ = Saved{};
-  saved_.regs = TRY(kernel::get_regs(tid));
-  saved_.mask = TRY(kernel::get_sigmask(tid));
+  saved_.tid = tid, saved_.regs = regs, saved_.mask = mask;
   auto proc = TRY(procfs::Procfs::open());
   const auto status = TRY(proc.status(tid));
   const uint64_t pending = status.sig_pending | status.shared_pending;

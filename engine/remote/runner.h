@@ -45,7 +45,8 @@ class Runner {
   size_t arena_size() const { return size_; }
 
  private:
-  struct Saved {  // of the thread that is being driven
+  struct Saved {  // of the thread that is being driven, or was last
+    pid_t tid = 0;
     kernel::Regs regs{};
     uint64_t mask = 0;
     kernel::RunnerEnd end;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One frozen process to its core-PID.img records (one per thread) and the fields of mm-PID.img
-// that are not mappings. What only the task can tell is asked in one batch per thread.
+// that are not mappings.
 #pragma once
 
 #include <vector>
@@ -9,6 +9,7 @@
 #include "engine/procfs/id_map.h"
 #include "engine/procfs/procfs.h"
 #include "engine/tasks/frozen_tree.h"
+#include "engine/tasks/questions.h"
 #include "engine/tasks/seccomp.h"
 #include "proto/core.pb.h"
 #include "proto/manifest.pb.h"
@@ -22,9 +23,10 @@ struct DumpedCore {
   pb::mm_entry mm;                      // without vmas and exe_file_id
 };
 
-// The process must be infected (process.runner). `users`: of the container's own user namespace, or null.
-Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& process, SeccompTable& seccomp,
-                             const procfs::UserMaps* users);
+// The process must be infected (process.runner); `answers`: of its thread Process::pid. `users`: of the container's own
+// user namespace, or null.
+Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& process, const Answers& answers,
+                             SeccompTable& seccomp, const procfs::UserMaps* users);
 // A zombie has a state and an exit code, nothing else.
 pb::core_entry dump_zombie(const Process& process);
 

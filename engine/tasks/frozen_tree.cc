@@ -17,7 +17,7 @@ namespace {
 
 Result<Process> describe(const procfs::Procfs& proc, pid_t pid, pid_t parent) {
   Process p;
-  p.pid = pid;
+  p.tgid = p.pid = pid;
   p.parent = parent;
   p.stat = TRY(proc.stat(pid));
   p.status = TRY(proc.status(pid));
@@ -27,7 +27,37 @@ Result<Process> describe(const procfs::Procfs& proc, pid_t pid, pid_t parent) {
   p.npid = p.status.ns_pid.back();
   p.npgid = p.status.ns_pgid.back();
   p.nsid = p.status.ns_sid.back();
+  if (!p.zombie) return p;
+  const auto tids = proc.threads(pid);
+  if (!tids) return p;
+  for (pid_t tid : *tids) {
+    const auto stat = proc.thread_stat(pid, tid);
+    if (!stat || stat->state == 'Z' || stat->state == 'X') continue;
+    p.zombie = false;
+    p.pid = tid;
+    p.status = TRY(proc.thread_status(pid, tid));
+    break;
+  }
   return p;
+}
+
+Result<Thread> describe_thread(const procfs::Procfs& proc, const Process& p, pid_t tid) {
+  Thread t;
+  t.tid = tid;
+  const auto status = TRY(proc.thread_status(p.pid, tid));
+  t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
+  if (status.state == 'Z' || status.state == 'X') {
+    if (tid != p.tgid)
+      return fail(
+          Error(Code::kTaskGone, cat("pid ", p.tgid, ": thread ", tid, " has ended")).about(cat("pid ", p.tgid)));
+    t.exited = true;
+    t.regs.orig_rax = static_cast<uint64_t>(-1);
+    return t;
+  }
+  t.regs = TRY(kernel::get_regs(tid));
+  if (kernel::restart_cut_short(t.regs)) TRY(kernel::set_regs(tid, t.regs));
+  t.sigmask = TRY(kernel::get_sigmask(tid));
+  return t;
 }
 
 // Walks children; a process that ends meanwhile is skipped, its orphans turn up elsewhere.
@@ -60,6 +90,17 @@ Error not_stopped(const procfs::Procfs& proc, pid_t tid) {
 
 }  // namespace
 
+Result<Fd> open_pidfd(const Process& p) {
+  if (p.pid == p.tgid) return kernel::pidfd_open(p.pid);
+  auto fd = kernel::pidfd_open(p.pid, kernel::kPidfdThread);
+  if (!fd && fd.error().sys_errno() == EINVAL)
+    return fail(Error(Code::kUnsupported,
+                      cat("the first thread of pid ", p.tgid, " (", p.stat.comm,
+                          ") has exited while others live on; that takes pidfd_open(PIDFD_THREAD), Linux 6.9"))
+                    .about(cat("pid ", p.tgid)));
+  return fd;
+}
+
 Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   std::vector<Process> out;
   TRY(walk(proc, root, 0, out, true));
@@ -70,7 +111,7 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
   if (root_ns == own_ns) return out;
   // The whole pid namespace dies with its init, so whoever else is in it belongs to the container.
   std::set<pid_t> known;
-  for (const auto& p : out) known.insert(p.pid);
+  for (const auto& p : out) known.insert(p.tgid);
   for (pid_t pid : TRY(proc.processes())) {
     if (known.contains(pid)) continue;
     const auto ns = proc.ns(pid, "pid");
@@ -81,16 +122,17 @@ Result<std::vector<Process>> find_tree(const procfs::Procfs& proc, pid_t root) {
     if (parent_ns && *parent_ns == root_ns) continue;
     const size_t first = out.size();
     TRY(walk(proc, pid, 0, out, false));
-    for (size_t i = first; i < out.size(); ++i) known.insert(out[i].pid);
+    for (size_t i = first; i < out.size(); ++i) known.insert(out[i].tgid);
   }
   return out;
 }
 
-Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options) {
+Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::set<pid_t>& seen, const Options& options) {
   // Suspending filters needs CAP_SYS_ADMIN; a client's tasks have none (engine/client_check.h).
   const unsigned long flags = PTRACE_O_TRACESYSGOOD | (options.client ? 0 : PTRACE_O_SUSPEND_SECCOMP);
   bool news = false;
-  for (auto& process : TRY(find_tree(proc, options.pid))) {
+  processes_ = TRY(find_tree(proc, options.pid));
+  for (auto& process : processes_) {
     if (process.zombie) continue;
     auto tids = proc.threads(process.pid);
     if (!tids) continue;
@@ -99,13 +141,17 @@ Result<bool> FrozenTree::seize_new(const procfs::Procfs& proc, std::map<pid_t, b
       auto seized = kernel::seize(tid, flags);
       if (!seized) {
         const auto stat = proc.thread_stat(process.pid, tid);
-        if (!stat || stat->state == 'Z' || stat->state == 'X') continue;  // ended meanwhile
+        if (!stat || stat->state == 'Z' || stat->state == 'X') {
+          seen.insert(tid);  // ended meanwhile: the list is to be made once more
+          news = true;
+          continue;
+        }
         const auto status = proc.thread_status(process.pid, tid);
         if (status && status->tracer_pid != 0)
           return fail(std::move(seized).error().context(cat("traced by pid ", status->tracer_pid)));
         return fail(std::move(seized).error().with_code(Code::kPermission));
       }
-      seen[tid] = true;
+      seen.insert(tid);
       pending_.push_back(tid);
       attached_.insert(tid);
       TRY(kernel::interrupt(tid));
@@ -179,7 +225,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   const int timeout_ms = options.timeout_seconds ? static_cast<int>(options.timeout_seconds) * 1000 : -1;
   if (!options.freeze_cgroup.empty()) tree.freezer_.emplace(TRY(cgroups::Freezer::open(options.freeze_cgroup)));
   if (tree.freezer_) tree.was_frozen_ = tree.freezer_->was_frozen();
-  std::map<pid_t, bool> seen;
+  std::set<pid_t> seen;
   // A running container is not frozen: ptrace stops do the same, and they end by themselves if
   // the engine is killed. A frozen task does not reach a ptrace stop, so a paused container is
   // seized frozen and then thawed: every task stops before its first instruction.
@@ -191,22 +237,12 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   }
   // Running tasks may fork until they stop: seize until a round finds nothing new.
   while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(proc, timeout_ms));
-  tree.processes_ = TRY(find_tree(proc, options.pid));
+  // The last round has found nothing that is not stopped or dead.
   for (auto& p : tree.processes_) {
-    p.pidfd = TRY(kernel::pidfd_open(p.pid));
+    p.pidfd = TRY(open_pidfd(p));
     if (p.zombie) continue;
-    for (pid_t tid : TRY(proc.threads(p.pid))) {
-      Thread t;
-      t.tid = tid;
-      auto status = TRY(proc.thread_status(p.pid, tid));
-      if (status.state == 'Z' || status.state == 'X')
-        return fail(Error(Code::kUnsupported, cat("pid ", p.pid, ": thread ", tid, " has exited while others live on"))
-                        .about(cat("pid ", p.pid)));
-      t.ntid = status.ns_pid.empty() ? tid : status.ns_pid.back();
-      t.regs = TRY(kernel::get_regs(tid));
-      if (kernel::restart_cut_short(t.regs)) TRY(kernel::set_regs(tid, t.regs));
-      t.sigmask = TRY(kernel::get_sigmask(tid));
-      p.threads.push_back(t);
+    for (pid_t tid : TRY(proc.threads(p.tgid))) {
+      p.threads.push_back(TRY(describe_thread(proc, p, tid)));
       siginfo_t info{};
       // At an EVENT_STOP, si_code holds the group-stop signal, or SIGTRAP when there is none.
       if (tid == p.pid && ::ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) == 0) {
@@ -220,7 +256,7 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
 
 pid_t FrozenTree::to_container(pid_t host_pid) const {
   for (const auto& p : processes_)
-    if (p.pid == host_pid) return p.npid;
+    if (p.tgid == host_pid) return p.npid;
   return 0;
 }
 
@@ -250,13 +286,13 @@ FrozenTree::~FrozenTree() {
 Result<void> FrozenTree::resume(bool leave_stopped) {
   if (leave_stopped)
     for (auto& p : processes_)
-      if (!p.zombie) ::kill(p.pid, SIGSTOP);
+      if (!p.zombie) ::kill(p.tgid, SIGSTOP);
   release();
   return {};
 }
 
 Result<void> FrozenTree::kill_all() {
-  for (auto& p : processes_) ::kill(p.pid, SIGKILL);
+  for (auto& p : processes_) ::kill(p.tgid, SIGKILL);
   // The tracer sees every thread end before the real parent does: each has to be reaped here.
   kernel::reap({attached_.begin(), attached_.end()}, 10000);
   attached_.clear();

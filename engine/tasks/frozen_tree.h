@@ -22,26 +22,31 @@
 namespace stasis::tasks {
 
 struct Thread {
-  pid_t tid = 0;   // in the engine's pid namespace
-  pid_t ntid = 0;  // in the container's
+  pid_t tid = 0;        // in the engine's pid namespace
+  pid_t ntid = 0;       // in the container's
+  bool exited = false;  // a leader that has ended while others live: there is nothing to ask it
   kernel::Regs regs{};
   uint64_t sigmask = 0;
   std::optional<uint64_t> sleep_left_ns;  // of an interrupted call, engine/tasks/sleeps.h
 };
 
 struct Process {
-  pid_t pid = 0;     // host pid
+  pid_t tgid = 0;    // host pid
+  pid_t pid = 0;     // the thread by which the kernel is asked: the leader, or one that lives if that has exited
   pid_t npid = 0;    // pid in the container's pid namespace: what images hold
   pid_t parent = 0;  // host pid; 0 for roots
   pid_t npgid = 0, nsid = 0;
   bool zombie = false;
   int stop_signal = 0;  // group-stopped by this signal, else 0
-  Fd pidfd;
+  Fd pidfd;             // of `pid`
   procfs::Stat stat;
   procfs::Status status;
   std::vector<Thread> threads;  // leader first; empty for zombies
   std::optional<remote::Runner> runner;
 };
+
+// Of the thread `p.pid`; since Linux 6.9 also if that is not the leader.
+Result<Fd> open_pidfd(const Process& p);
 
 // Processes of the tree of `root`, parents before children; `root` first, then its tree,
 // then extra roots: processes that entered root's pid namespace from outside (runc exec).
@@ -77,7 +82,7 @@ class FrozenTree {
 
  private:
   FrozenTree() = default;
-  Result<bool> seize_new(const procfs::Procfs& proc, std::map<pid_t, bool>& seen, const Options& options);
+  Result<bool> seize_new(const procfs::Procfs& proc, std::set<pid_t>& seen, const Options& options);
   Result<void> collect_stops(const procfs::Procfs& proc, int timeout_ms);
   Result<bool> take_stop(pid_t tid, int timeout_ms);
   Result<bool> let_vfork_end(const procfs::Procfs& proc, pid_t tid, int64_t deadline_ms);

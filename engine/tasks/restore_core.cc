@@ -181,6 +181,22 @@ void interrupt_again(const Driven& d, size_t i, kernel::Regs& regs) {
   kernel::as_interrupted(regs, slept == d.slept.end() ? code : slept->second);
 }
 
+bool has_exited(const Driven& d, size_t i) {
+  return i == 0 && d.tids.size() > 1 && d.image->extras[0] && d.image->extras[0]->exited();
+}
+
+// It ends by itself when it is let go: a leader that ended while it is traced could not be reaped by its parent as
+// long as the tracer lives.
+Result<void> make_end(const Driven& d, pid_t tid) {
+  auto regs = TRY(kernel::get_regs(tid));
+  regs.orig_rax = static_cast<uint64_t>(-1);
+  regs.rip = TRY(remote::find_syscall_instruction(tid, regs));
+  regs.rax = __NR_exit;
+  regs.rdi = d.image->extras[0]->more().exit_code() >> 8 & 0xff;
+  TRY_CTX(kernel::set_regs(tid, regs), "registers");
+  return kernel::set_sigmask(tid, ~uint64_t{0});
+}
+
 }  // namespace
 
 Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
@@ -308,6 +324,10 @@ Result<void> restore_registers(Driven& d) {
     // Only at such a stop does the kernel take the registers as they are, without restart logic.
     TRY(remote::to_event_stop(tid));
     const auto& core = d.image->threads[i];
+    if (has_exited(d, i)) {
+      TRY(make_end(d, tid));
+      continue;
+    }
     auto regs = image_regs(core.thread_info().gpregs(), TRY(kernel::get_regs(tid)));
     rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
     interrupt_again(d, i, regs);

@@ -228,7 +228,7 @@ Result<void> measure_sleeps(const procfs::Procfs& proc, std::vector<Process>& pr
   std::vector<Sleeper> known, unknown;
   for (auto& p : processes)
     for (auto& t : p.threads) {
-      if (kernel::restart_code(t.regs) != kernel::kRestartBlock) continue;
+      if (t.exited || kernel::restart_code(t.regs) != kernel::kRestartBlock) continue;
       const auto nr = static_cast<long>(t.regs.orig_rax);
       const bool told = t.regs.orig_rax != kernel::kRestartSyscall && needs_no_measure(nr, t.regs);
       (told ? known : unknown).push_back({&p, &t});

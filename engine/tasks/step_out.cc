@@ -37,7 +37,8 @@ Result<void> step_out_of_vdso(Process& process, const std::vector<memory::Vma>& 
     if (!(vma.entry.status() & memory::kVmaVdso)) continue;
     for (auto& t : process.threads)
       // In a system call made there it is as good as outside.
-      if (t.regs.rip >= vma.entry.start() && t.regs.rip < vma.entry.end() && static_cast<int64_t>(t.regs.orig_rax) < 0)
+      if (!t.exited && t.regs.rip >= vma.entry.start() && t.regs.rip < vma.entry.end() &&
+          static_cast<int64_t>(t.regs.orig_rax) < 0)
         TRY_CTX(step_out(t, vma.entry.start(), vma.entry.end()), "vDSO");
   }
   return {};

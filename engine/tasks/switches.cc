@@ -16,7 +16,6 @@ using remote::Batch;
 constexpr int kGetIoFlusher = 58, kSetIoFlusher = 57, kGetMdwe = 66, kSetMdwe = 65, kGetMemoryMerge = 68,
               kSetMemoryMerge = 67;
 constexpr int kArchGetCpuid = 0x1011, kArchSetCpuid = 0x1012;
-constexpr int kSpeculationFeatures = 3;  // store bypass, indirect branch, flushing of L1D
 constexpr uint64_t kSpecControllable = 1, kSpecEnabled = 2;
 constexpr uint32_t kMceDefault = 2;
 constexpr uint64_t kUtilClampMin = 0x20, kUtilClampMax = 0x40, kKeepPolicyAndParams = 0x18;
@@ -76,29 +75,28 @@ void find_switch_obstacles(const procfs::Procfs& proc, const Process& p, std::ve
   }
 }
 
-Result<void> dump_switches(const procfs::Procfs& proc, Process& p, const Thread& t, pb::task_extra& extra) {
-  const bool leader = t.tid == p.pid;
-  Batch batch;
-  const auto tsc = batch.space(4);
-  const size_t got_tsc = batch.add(__NR_prctl, PR_GET_TSC, tsc);
-  const size_t mce = batch.add(__NR_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0);
-  const size_t cpuid = batch.add(__NR_arch_prctl, kArchGetCpuid, 0);
+SwitchQuestions::SwitchQuestions(Batch& batch) : tsc_(batch.space(4)) {
+  got_tsc_ = batch.add(__NR_prctl, PR_GET_TSC, tsc_);
+  mce_ = batch.add(__NR_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0);
+  cpuid_ = batch.add(__NR_arch_prctl, kArchGetCpuid, 0);
   // For which it takes CAP_SYS_RESOURCE, as to switch it on.
-  const size_t flusher = batch.add(__NR_prctl, kGetIoFlusher, 0, 0, 0, 0);
-  size_t speculation[kSpeculationFeatures];
-  for (int i = 0; i < kSpeculationFeatures; ++i)
-    speculation[i] = batch.add(__NR_prctl, PR_GET_SPECULATION_CTRL, i, 0, 0, 0);
-  const size_t mdwe = batch.add(__NR_prctl, kGetMdwe, 0, 0, 0, 0);
-  const size_t merge = batch.add(__NR_prctl, kGetMemoryMerge, 0, 0, 0, 0);
-  TRY(p.runner->run(batch, t.tid));
+  flusher_ = batch.add(__NR_prctl, kGetIoFlusher, 0, 0, 0, 0);
+  for (int i = 0; i < kFeatures; ++i) speculation_[i] = batch.add(__NR_prctl, PR_GET_SPECULATION_CTRL, i, 0, 0, 0);
+  mdwe_ = batch.add(__NR_prctl, kGetMdwe, 0, 0, 0, 0);
+  merge_ = batch.add(__NR_prctl, kGetMemoryMerge, 0, 0, 0, 0);
+}
+
+Result<void> SwitchQuestions::read(const Batch& batch, const procfs::Procfs& proc, const Process& p, const Thread& t,
+                                   pb::task_extra& extra) const {
+  const bool leader = t.ntid == p.npid;
   auto value = [&](size_t call) { return batch.failed(call) ? 0 : static_cast<uint64_t>(batch.result(call)); };
-  if (!batch.failed(got_tsc) && batch.get<uint32_t>(tsc) == PR_TSC_SIGSEGV) extra.set_tsc_sigsegv(true);
-  if (!batch.failed(mce) && value(mce) != kMceDefault) extra.set_mce_kill(static_cast<uint32_t>(value(mce)));
-  if (!batch.failed(cpuid) && value(cpuid) == 0) extra.set_cpuid_fault(true);
-  if (value(flusher) == 1) extra.set_io_flusher(true);
-  for (const size_t call : speculation) extra.add_speculation_ctrl(value(call));
-  if (leader && value(mdwe) != 0) extra.set_mdwe(static_cast<uint32_t>(value(mdwe)));
-  if (leader && value(merge) == 1) extra.set_memory_merge(true);
+  if (!batch.failed(got_tsc_) && batch.get<uint32_t>(tsc_) == PR_TSC_SIGSEGV) extra.set_tsc_sigsegv(true);
+  if (!batch.failed(mce_) && value(mce_) != kMceDefault) extra.set_mce_kill(static_cast<uint32_t>(value(mce_)));
+  if (!batch.failed(cpuid_) && value(cpuid_) == 0) extra.set_cpuid_fault(true);
+  if (value(flusher_) == 1) extra.set_io_flusher(true);
+  for (const size_t call : speculation_) extra.add_speculation_ctrl(value(call));
+  if (leader && value(mdwe_) != 0) extra.set_mdwe(static_cast<uint32_t>(value(mdwe_)));
+  if (leader && value(merge_) == 1) extra.set_memory_merge(true);
   if (leader) dump_process_files(proc, p, extra);
   return dump_scheduling(t, extra);
 }
@@ -110,7 +108,7 @@ void add_switches(Batch& batch, const pb::task_extra& extra, bool leader) {
   };
   if (extra.has_mce_kill()) add("PR_MCE_KILL", PR_MCE_KILL, PR_MCE_KILL_SET, extra.mce_kill(), 0, 0);
   if (extra.io_flusher()) add("PR_SET_IO_FLUSHER", kSetIoFlusher, 1, 0, 0, 0);
-  for (int i = 0; i < std::min(extra.speculation_ctrl_size(), kSpeculationFeatures); ++i) {
+  for (int i = 0; i < std::min(extra.speculation_ctrl_size(), SwitchQuestions::kFeatures); ++i) {
     const uint64_t state = extra.speculation_ctrl(i) & ~kSpecControllable;
     if ((extra.speculation_ctrl(i) & kSpecControllable) && state != kSpecEnabled && state != 0)
       add("PR_SET_SPECULATION_CTRL", PR_SET_SPECULATION_CTRL, i, state, 0, 0);

@@ -16,8 +16,20 @@ namespace stasis::tasks {
 // Those that cannot be carried.
 void find_switch_obstacles(const procfs::Procfs& proc, const Process& p, std::vector<Error>& obstacles);
 
-// Of one thread, asked in one batch; `leader`: those of the process too.
-Result<void> dump_switches(const procfs::Procfs& proc, Process& p, const Thread& t, pb::task_extra& extra);
+// Of one thread: calls in a batch, which is run between the two functions; of the leader those of the process too.
+class SwitchQuestions {
+ public:
+  explicit SwitchQuestions(remote::Batch& batch);
+  Result<void> read(const remote::Batch& batch, const procfs::Procfs& proc, const Process& p, const Thread& t,
+                    pb::task_extra& extra) const;
+
+  static constexpr int kFeatures = 3;  // of PR_GET_SPECULATION_CTRL: store bypass, indirect branch, flushing of L1D
+
+ private:
+  remote::Batch::Arg tsc_;
+  size_t got_tsc_, mce_, cpuid_, flusher_, mdwe_, merge_;
+  size_t speculation_[kFeatures];
+};
 void add_switches(remote::Batch& batch, const pb::task_extra& extra, bool leader);
 // From outside, when the task is complete.
 Result<void> restore_outer_switches(const procfs::Procfs& proc, pid_t tid, const pb::task_extra& extra, bool leader);

@@ -149,6 +149,7 @@ Result<void> find_owners(Process& p, const pb::task_timers_entry& timers, std::v
   if (unknown.empty() || p.threads.size() == 1) return {};
   TRY(p.runner->run(start));
   for (size_t i = 0; i < p.threads.size() && !unknown.empty(); ++i) {
+    if (p.threads[i].exited) continue;
     for (uint32_t id : TRY(counted_by(p, p.threads[i].tid, unknown))) {
       extras[i].add_own_timers(id);
       std::erase(unknown, id);
@@ -327,7 +328,7 @@ Result<void> count_pending(Process& p, std::vector<pb::core_entry>& cores) {
     return {};
   };
   TRY(look(*cores[0].mutable_tc()->mutable_signals_s(), 0, true));
-  for (size_t i = 0; i < p.threads.size(); ++i)
+  for (size_t i = p.threads.front().exited; i < p.threads.size(); ++i)
     TRY(look(*cores[i].mutable_thread_core()->mutable_signals_p(), i, false));
   return {};
 }

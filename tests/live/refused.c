@@ -331,25 +331,6 @@ static void h_vfork_child_that_stays(void) {
   }
   CHECK(pid > 0);
 }
-static void *outlives(void *unused) {
-  (void)unused;
-  while (access(live_go_path, F_OK)) live_pause();
-  live_ok();
-}
-static void h_exited_leader(void) {
-  pid_t pid = fork();
-  CHECK(pid >= 0);
-  if (pid > 0) {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    while (strrchr(live_read_file(path, text, sizeof text), ')')[2] != 'Z') live_pause();
-    return;
-  }
-  pthread_t thread;
-  CHECK(pthread_create(&thread, NULL, outlives, NULL) == 0);
-  syscall(SYS_exit, 0);
-}
-
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
@@ -361,7 +342,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
     KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),
-    KIND(shared_memory_space), KIND(vfork_child_that_stays), KIND(exited_leader)};
+    KIND(shared_memory_space), KIND(vfork_child_that_stays)};
 
 int main(int argc, char **argv) {
   live_init(argc, argv);

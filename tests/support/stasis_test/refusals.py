@@ -54,5 +54,4 @@ REFUSALS = [
     ('shared_descriptor_table', OTHER, ['file table']),
     ('shared_memory_space', OTHER, ['memory']),
     ('vfork_child_that_stays', 'STASIS-E-TIMEOUT', ['waits for its vfork child']),
-    ('exited_leader', OTHER, ['has exited while threads of it live on']),
 ]
