@@ -53,7 +53,7 @@ Result<void> ConnectionLock::outlive(image::Writer& images) {
 void ConnectionLock::let_die() {
   if (sockets_.empty()) return;
   added_ = false;
-  // In repair mode they end without a word.
+  files::end_in_silence(sockets_);
   for (auto& [inode, socket] : sockets_) socket.locked = false;
   if (!own_net_) return;
   // The kernel takes a network apart piece by piece, and must not be asked about connections meanwhile.

@@ -347,7 +347,8 @@ Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, co
   if (opts.so_filter_size() > BPF_MAXINSNS)
     return fail(Error(Code::kImageCorrupt, cat("packet filter of file ", entry.id())).about("files.img"));
   if (opts.so_filter_size() > 0) TRY(set_filter(socket, filter_from(opts)));
-  if (entry.family() == AF_INET6)
+  // A raw socket gets it by bind(2) alone.
+  if (entry.family() == AF_INET6 && entry.type() != SOCK_RAW)
     TRY(set_int(socket, IPPROTO_IPV6, IPV6_V6ONLY, entry.v6only() ? 1 : 0, "IPV6_V6ONLY"));
   if (entry.ip_opts().freebind()) TRY(set_int(socket, IPPROTO_IP, IP_FREEBIND, 1, "IP_FREEBIND"));
   if (const auto& device = opts.so_bound_dev(); !device.empty())

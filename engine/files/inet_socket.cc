@@ -182,7 +182,7 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
     if (info.tcpi_state == kListen) isk.set_backlog(info.tcpi_sacked);  // what listen(2) was given
     const bool ended = info.tcpi_state == kClose && (events_of(socket) & POLLRDHUP);
     if (ended) isk.set_shutdown(pb::BOTH);
-    if (ended || is_connection(info.tcpi_state)) TRY(dump_stream(c, info.tcpi_state, isk, out));
+    if (ended || is_connection(info.tcpi_state)) TRY(dump_stream(c, info.tcpi_state, isk, env, out));
   } else if (const short events = events_of(socket); events & POLLRDHUP) {
     isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
   }

@@ -42,7 +42,7 @@ constexpr uint32_t kTcpMark = 0x57a51503;
 
 Result<uint32_t> tcp_state(int socket, std::string_view name);
 
-// A connection that no packet reaches, in repair mode: it may be read, and vanishes in silence when it is closed.
+// A connection that no packet reaches.
 struct LockedSocket {
   Fd copy;
   bool reuse = false, locked = false;
@@ -52,6 +52,8 @@ using LockedSockets = std::map<ino_t, LockedSocket>;
 // Those of a stopped tree.
 Result<LockedSockets> find_connections(const procfs::Procfs& proc, const tasks::FrozenTree& tree);
 Result<void> lock_connections(LockedSockets& sockets);
+// Just before the tasks are killed.
+void end_in_silence(const LockedSockets& sockets);
 void unlock_connections(const LockedSockets& sockets);
 
 // The socket's classic packet filter; empty: none.
@@ -63,7 +65,8 @@ void put_filter(const std::vector<sock_filter>& filter, pb::sk_opts_entry& opts)
 std::vector<sock_filter> filter_from(const pb::sk_opts_entry& opts);
 
 // Writes tcp-stream-INO.img of a locked connection, or of one that has ended with bytes not read.
-Result<void> dump_stream(const Candidate& c, uint32_t state, const pb::inet_sk_entry& isk, DumpOutput& out);
+Result<void> dump_stream(const Candidate& c, uint32_t state, const pb::inet_sk_entry& isk, const DumpEnv& env,
+                         DumpOutput& out);
 
 struct TcpStream {
   pb::tcp_stream_entry entry;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A connection is read while nothing changes it: a packet filter of the socket's own drops what arrives (the peer sends
-// it again), and TCP_REPAIR has it end without a word to the peer if its tasks are killed. Both are states of the
-// socket, so they are taken back on every path; the engine's janitor has copies of the sockets for that.
+// it again). TCP_REPAIR has it end without a word to the peer when its tasks are killed. Both are states of the socket,
+// so they are taken back on every path; the engine's janitor has copies of the sockets for that.
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -87,11 +87,16 @@ Result<void> lock_connections(LockedSockets& sockets) {
   for (auto& [inode, socket] : sockets) {
     TRY(set_guard(socket.copy.get()));
     socket.locked = true;
-    const int on = TCP_REPAIR_ON;
-    if (::setsockopt(socket.copy.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
-      return fail_sys(Code::kPermission, "setsockopt(TCP_REPAIR)", cat("socket:[", inode, "]"));
   }
   return {};
+}
+
+// Not earlier: if the engine dies a task may run before the janitor does, and must not meet a socket in repair mode.
+void end_in_silence(const LockedSockets& sockets) {
+  const int on = TCP_REPAIR_ON;
+  for (const auto& [inode, socket] : sockets)
+    if (::setsockopt(socket.copy.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+      log::warning("socket:[", inode, "]: its peer will hear of the end of the connection, ignoring");
 }
 
 void unlock_connections(const LockedSockets& sockets) {

@@ -223,11 +223,7 @@ Result<void> leave_ended(int socket, const pb::inet_sk_entry& isk) {
   return {};
 }
 
-}  // namespace
-
-std::string stream_image(const pb::inet_sk_entry& isk) { return cat("tcp-stream-", hex(isk.ino()).substr(2), ".img"); }
-
-Result<void> dump_stream(const Candidate& c, uint32_t state, const pb::inet_sk_entry& isk, DumpOutput& out) {
+Result<void> read_stream(const Candidate& c, uint32_t state, const pb::inet_sk_entry& isk, DumpOutput& out) {
   const int socket = c.copy.get();
   TcpStream s;
   auto& e = s.entry;
@@ -252,6 +248,25 @@ Result<void> dump_stream(const Candidate& c, uint32_t state, const pb::inet_sk_e
   e.set_inq_len(unread);
   if (state != kClose) TRY(dump_out_queue(socket, state, s));
   return write_stream(isk, s, out);
+}
+
+}  // namespace
+
+std::string stream_image(const pb::inet_sk_entry& isk) { return cat("tcp-stream-", hex(isk.ino()).substr(2), ".img"); }
+
+Result<void> dump_stream(const Candidate& c, uint32_t state, const pb::inet_sk_entry& isk, const DumpEnv& env,
+                         DumpOutput& out) {
+  if (state == kClose) return read_stream(c, state, isk, out);
+  if (!env.connections || !env.connections->contains(c.st.st_ino))
+    return fail(Code::kInternal, cat(c.name(), " was not locked"));
+  const int socket = c.copy.get();
+  TRY_CTX(set(socket, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR"), c.name());
+  auto result = read_stream(c, state, isk, out);
+  (void)set(socket, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE");
+  (void)set(socket, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR");
+  const bool reuse = env.connections->at(c.st.st_ino).reuse;  // it forgets that
+  (void)set_int(socket, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR");
+  return result;
 }
 
 Result<TcpStream> load_stream(const image::Reader& images, const pb::inet_sk_entry& isk) {

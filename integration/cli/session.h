@@ -40,6 +40,7 @@ const Command& checkpoint_command();
 const Command& restore_command();
 const Command& check_command();
 const Command& plan_command();
+const Command& recover_command();
 const Command& show_command();
 const Command& supervise_command();
 const Command& hook_command();  // hidden: for hooks

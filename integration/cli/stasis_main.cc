@@ -38,9 +38,9 @@ const Command& version_command() {
   return kCommand;
 }
 
-std::array<const Command*, 7> commands() {
-  return {&checkpoint_command(), &restore_command(),   &check_command(),  &plan_command(),
-          &show_command(),       &supervise_command(), &version_command()};
+std::array<const Command*, 8> commands() {
+  return {&checkpoint_command(), &restore_command(), &check_command(),     &plan_command(),
+          &recover_command(),    &show_command(),    &supervise_command(), &version_command()};
 }
 
 std::string help() {

@@ -363,6 +363,26 @@ PY
   bring
   client_goes_on
 }
+
+# What will not be restored is forgotten by `recover`; skipped or dropped connections are gone afterwards.
+case_lock_is_left_and_removed() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+  start
+  inside ip link set lo up
+  client_of 127.0.0.1 7777 nsenter -t "$(pid_of)" -n
+  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log --leave-running
+  [[ -z $(inside nft list tables 2>/dev/null | grep stasis-lock) ]] || fail "a lock is left of a container that runs on"
+  client_goes_on
+  unharmed
+  rm -rf "$CASE/images"
+  take
+  unshare -n stasis recover >"$CASE/said" || fail "recover: $(<"$CASE/said")"
+  bring --tcp-close
+  _closed() { ! grep -q ':1E61 .* 01 ' "/proc/$PID/net/tcp" "/proc/$PID/net/tcp6"; }
+  _closed || fail "a connection is left: $(cat "/proc/$PID/net/tcp")"
+  grep -q ':1E61 .* 0A ' "/proc/$PID/net/tcp" "/proc/$PID/net/tcp6" || fail "the server does not listen"
+}
 _other_namespace() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }
 
 run_cases
