@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+
 #include "engine/files/kind.h"
 
 namespace stasis::files {
@@ -98,7 +100,12 @@ Result<void> check_owner(const Candidate& c) {
   if (c.fd < 0 || (c.info.flags & O_PATH)) return {};
   const int owner = ::fcntl(c.copy.get(), F_GETOWN);
   const int signal = ::fcntl(c.copy.get(), 11 /* F_GETSIG */);
-  if ((owner != 0 && owner != -1) || signal > 0 || (c.info.flags & O_ASYNC))
+  // Who takes a lease becomes the owner, if there is none yet, and O_ASYNC is set: taking it again does that too.
+  const bool by_lease = std::ranges::any_of(c.info.rest, [&](const auto& line) {
+    const auto lock = parse_lock(line);
+    return lock && lock->entry.flag() == kLease && lock->entry.pid() == owner;
+  });
+  if ((owner != 0 && owner != -1 && !by_lease) || signal > 0 || ((c.info.flags & O_ASYNC) && !by_lease))
     return fail(Error(Code::kUnsupportedFile, cat(c.name(), " sends signals on I/O (F_SETOWN)")).about(c.name()));
   return check_locks(c);
 }
