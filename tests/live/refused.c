@@ -168,6 +168,15 @@ static void h_landlock(void) {
   uint64_t attributes[1] = {1};
   hold(syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0));
 }
+static void h_lease_broken(void) {
+  const char *path = live_path("leased");
+  close(open(path, O_WRONLY | O_CREAT, 0600));
+  int fd = open(path, O_RDONLY);
+  signal(SIGIO, SIG_IGN);
+  CHECK(fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0);
+  CHECK(open(path, O_WRONLY | O_NONBLOCK) < 0 && errno == EWOULDBLOCK);
+  hold(fd);
+}
 static void h_deleted_large_file(void) {
   const char *path = live_path("deleted");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -309,7 +318,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(eventfd), KIND(epoll), KIND(unix_socket), KIND(unix_pair), KIND(tcp_connection), KIND(tcp_ended), KIND(unaccepted_connection), KIND(udp_queue),
     KIND(multicast_group), KIND(packet_filter), KIND(raw_socket), KIND(foreign_socket), KIND(netlink_socket), 
-    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
+    KIND(timerfd), KIND(signalfd), KIND(pidfd), KIND(io_uring), KIND(pty), KIND(deleted_large_file), KIND(lease_broken), KIND(inotify_events), KIND(inotify_on_deleted), KIND(fanotify), KIND(perf_event),
     KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     

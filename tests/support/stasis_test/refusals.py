@@ -25,6 +25,7 @@ REFUSALS = [
     ('pidfd', FILE, ['fd 33', 'pidfd']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
     ('pty', FILE, ['fd 33', 'ptmx']),
+    ('lease_broken', FILE, ['fd 33', 'lease that is being broken']),
     ('inotify_events', FILE, ['fd 33', 'inotify events that were not read']),
     ('inotify_on_deleted', FILE, ['fd 33', 'inotify watch 1', 'no path']),
     ('fanotify', FILE, ['fd 33', 'fanotify']),
