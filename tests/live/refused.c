@@ -213,6 +213,15 @@ static void h_foreign_terminal(void) {  // its master is with a child that is no
   live_reap_ok(middle);
   live_gate_await(gate, 1);
 }
+static void h_lease_broken(void) {
+  const char *path = live_path("leased");
+  close(open(path, O_WRONLY | O_CREAT, 0600));
+  int fd = open(path, O_RDONLY);
+  signal(SIGIO, SIG_IGN);
+  CHECK(fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0);
+  CHECK(open(path, O_WRONLY | O_NONBLOCK) < 0 && errno == EWOULDBLOCK);
+  hold(fd);
+}
 static void h_deleted_large_file(void) {
   const char *path = live_path("deleted");
   int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -356,7 +365,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
     KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue),
     KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
-    KIND(fanotify), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock),
+    KIND(fanotify), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(lease_broken),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),

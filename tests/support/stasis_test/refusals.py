@@ -22,6 +22,7 @@ REFUSALS = [
     ('netlink_queue', FILE, ['fd 33', 'netlink', 'messages not yet read']),
     ('netlink_protocol', FILE, ['fd 33', 'netlink', 'protocol 12']),
     ('io_uring', FILE, ['fd 33', 'io_uring']),
+    ('lease_broken', FILE, ['fd 33', 'lease that is being broken']),
     ('inotify_events', FILE, ['fd 33', 'inotify events that were not read']),
     ('inotify_on_deleted', FILE, ['fd 33', 'inotify watch 1', 'no path']),
     ('fanotify', FILE, ['fd 33', 'fanotify']),
