@@ -33,7 +33,6 @@ REFUSALS = [
     ('landlock', FILE, ['fd 33', 'landlock-ruleset']),
     ('pidfd_outside', FILE, ['fd 33', 'pidfd', 'outside the container']),
     ('owner_outside', FILE, ['fd 33', 'F_SETOWN', 'outside the container']),
-    ('io_uring', FILE, ['fd 33', 'io_uring']),
     ('message_queue', FILE, ['fd 33', 'POSIX message queue']),
     ('foreign_namespace', FILE, ['fd 33', 'namespace', 'not the container']),
     ('foreign_terminal', FILE, ['fd 33', 'terminal', 'outside']),
