@@ -382,7 +382,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
   if (own_net) TRY(notifier.notify("network-lock"));
 
-  auto connections = TRY(ConnectionLock::take(proc, tree, own_net));
+  auto connections = TRY(ConnectionLock::take(proc, tree, own_net && owned.external_net.empty()));
 
   // Pages files are numbered from 1: first those of the processes, then those of what they share.
   const auto first_shared = static_cast<uint32_t>(tree.processes().size()) + 1;

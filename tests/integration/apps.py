@@ -6,6 +6,7 @@ Lines as in tests/live/run.py."""
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -380,7 +381,7 @@ def postgresql(place, directory):
         raise Skip('postgresql is not installed')
     need('psql')
     programs = f'/usr/lib/postgresql/{versions[-1]}/bin'
-    user, port = 4243, 20000 + os.getpid() % 10000
+    user, port = pwd.getpwnam('nobody').pw_uid, 20000 + os.getpid() % 10000
     os.chown(place.data, user, user)
     command(f'{programs}/initdb', '-D', f'{place.data}/db', '-A', 'trust', '-U', 'tester', '--no-sync', user=user, group=user, extra_groups=[])
     with open(f'{place.data}/db/pg_hba.conf', 'a') as file:
