@@ -558,6 +558,10 @@ def run_vfork(directory, door):
         program.clean()
 
 
+def run_no_ia32(_):
+    raise Skipped('the compiler makes no 32-bit code')
+
+
 def programs():
     found = sorted(os.path.basename(path) for path in glob.glob(os.path.join(LIVE, '*')) if os.access(path, os.X_OK))
     return [name for name in found if name not in SPECIAL]
@@ -584,6 +588,8 @@ def all_tests(native, peer):
                            lambda d, n=name, f=flavour, o=door, t=times: run_program(d, n, f, o, t, {}))
             yield (f'live {name}/{flavour}/leave-running',
                    lambda d, n=name, f=flavour: run_program(d, n, f, Cli(), 1, {'leave running': True}))
+    if not os.path.exists(os.path.join(LIVE, 'ia32')):
+        yield 'live ia32', run_no_ia32
     if native or peer:
         return
     for door in (Cli(), Rpc()):
