@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 
 namespace stasis {
 namespace {
@@ -65,6 +66,7 @@ std::vector<KernelFeature> kernel_features() {
   add("pagemap_scan", "pages are found with PAGEMAP_SCAN (6.7), else /proc/PID/pagemap", false, has_pagemap_scan());
   add("get_rseq_conf", "restartable sequences are read (5.13)", false, has_syscall(__NR_rseq));
   add("cgroupns", "cgroup namespaces", false, readable("/proc/self/ns/cgroup"));
+  add("compat_cr", "programs of 32-bit code run (CONFIG_IA32_EMULATION)", false, kernel::runs_ia32());
   add("timens", "time namespaces", false, readable("/proc/self/ns/time"));
   add("userns", "user namespaces", false, readable("/proc/self/ns/user"));
   return out;

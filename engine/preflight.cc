@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/preflight.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/files/collect.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/memory/outside.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -67,12 +69,21 @@ void check_label(const procfs::Procfs& proc, const tasks::Process& p, std::vecto
     obstacles.push_back(unsupported(p, cat("has the security label \"", trim(*label), "\"")));
 }
 
-// Registers of such a task would not be what the images hold. The ELF header says it, elf(5).
+// Which code has asked for a signal's handler nobody can tell, so it has to be what the program is: all of 64 bits or
+// all of 32. The ELF header says it, elf(5), and the code segment of each thread once it is stopped.
 void check_bitness(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
   const auto exe = proc.open_file(p.pid, "exe", O_RDONLY);
-  unsigned char ident[5] = {};
-  if (exe && ::pread(exe->get(), ident, sizeof(ident), 0) == sizeof(ident) && ident[4] == 1 /* ELFCLASS32 */)
-    obstacles.push_back(unsupported(p, "is a 32-bit task"));
+  Elf32_Ehdr head{};
+  if (!exe || ::pread(exe->get(), &head, sizeof(head), 0) != sizeof(head)) return;
+  const bool ia32 = head.e_ident[EI_CLASS] == ELFCLASS32;
+  if (ia32 && head.e_machine != EM_386) return obstacles.push_back(unsupported(p, "is a program of the x32 ABI"));
+  for (const auto& t : p.threads) {
+    if (t.exited) continue;
+    if (t.regs.cs != (ia32 ? kernel::kCodeSegment32 : kernel::kCodeSegment))
+      return obstacles.push_back(
+          unsupported(p, cat("is a ", ia32 ? 32 : 64, "-bit program that runs other code: thread ", t.tid,
+                             " has the code segment ", hex(t.regs.cs))));
+  }
 }
 
 // A debugger may have only some of the threads.
@@ -98,6 +109,7 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
                    const Options& options, std::vector<Error>& obstacles) {
   check_session(proc, p, tree, options, obstacles);
   if (p.zombie) return;
+  check_bitness(proc, p, obstacles);
   check_threads(proc, p, obstacles);
   tasks::find_switch_obstacles(proc, p, obstacles);
   check_label(proc, p, obstacles);
@@ -207,7 +219,6 @@ Result<std::vector<Error>> look_once(const Options& options) {
   for (const auto& p : processes) {
     const size_t before = obstacles.size();
     check_tracer(proc, p, obstacles);
-    if (!p.zombie) check_bitness(proc, p, obstacles);
     check_process(proc, p, processes, options, obstacles);
     if (p.zombie) continue;
     auto pidfd = tasks::open_pidfd(p);

@@ -148,6 +148,10 @@ Result<tasks::Pool> plan_pool(const procfs::Procfs& proc, const tasks::Snapshot&
   return tasks::make_pool(s, top + 128, max_masters);
 }
 
+bool has_ia32(const tasks::Snapshot& s) {
+  return std::ranges::any_of(s.tasks, [](const auto& t) { return t.ia32; });
+}
+
 // `pids`: of the engine, and of another process that is to have the arena.
 Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s, size_t nodes,
                            std::initializer_list<pid_t> pids) {
@@ -160,9 +164,28 @@ Result<uint64_t> plan_hole(const procfs::Procfs& proc, const tasks::Snapshot& s,
     for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(pid, "maps")))))
       if (map.end <= memory::kTaskSize) taken.emplace_back(map.start, map.end);
   }
-  const auto hole = memory::find_hole(std::move(taken), tasks::SharedArena::size_for(nodes));
-  if (!hole) return fail(Code::kUnsupportedMemory, "the tasks leave no free address range for the engine");
+  const auto hole = memory::find_hole(std::move(taken), tasks::SharedArena::size_for(nodes), has_ia32(s));
+  if (!hole)
+    return fail(Code::kUnsupportedMemory, cat("the tasks leave no free address range for the engine",
+                                              has_ia32(s) ? " below 4 GiB, where 32-bit code needs it" : ""));
   return *hole;
+}
+
+Result<std::vector<memory::VdsoPlan>> plan_vdsos(const procfs::Procfs& proc, const tasks::Snapshot& s,
+                                                 memory::Run arena) {
+  const auto own = TRY(memory::own_vdso(proc));
+  memory::OwnVdso ia32;
+  std::vector<uint8_t> ia32_text;
+  if (has_ia32(s)) ia32 = TRY(memory::ia32_vdso(proc, ia32_text));
+  std::vector<memory::VdsoPlan> plans(s.tasks.size());
+  bool redirected = false;
+  for (size_t i = 0; i < s.tasks.size(); ++i) {
+    if (s.tasks[i].zombie) continue;
+    plans[i] = TRY(memory::plan_vdso(s, s.tasks[i], s.tasks[i].ia32 ? ia32 : own, arena));
+    redirected |= plans[i].redirect;
+  }
+  if (redirected) log::info("restore: the vDSO of this kernel is another one, calls into the old one are redirected");
+  return plans;
 }
 
 // Where a stub, a copy of ours, has mappings or may come to have some: its heap grows up, new ones come below the
@@ -216,16 +239,8 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   plan.premaps =
       into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
   TRY(memory::check_huge_pages(s));
-  const auto vdso = TRY(memory::own_vdso(proc));
   const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
-  plan.vdsos.resize(s.tasks.size());
-  bool redirected = false;
-  for (size_t i = 0; i < s.tasks.size(); ++i) {
-    if (s.tasks[i].zombie) continue;
-    plan.vdsos[i] = TRY(memory::plan_vdso(s, s.tasks[i], vdso, arena));
-    redirected |= plan.vdsos[i].redirect;
-  }
-  if (redirected) log::info("restore: the vDSO of this kernel is another one, calls into the old one are redirected");
+  plan.vdsos = TRY(plan_vdsos(proc, s, arena));
   return plan;
 }
 

@@ -108,16 +108,13 @@ Result<void> set_options(pid_t tid, unsigned long options) {
 
 Result<Regs> get_regs(pid_t tid) {
   Regs regs{};
-  iovec iov{&regs, sizeof(regs)};
-  TRY(request(PTRACE_GETREGSET, "ptrace(GETREGSET PRSTATUS)", tid, NT_PRSTATUS, &iov));
-  if (iov.iov_len != sizeof(regs))
-    return fail(Error(Code::kUnsupported, cat("pid ", tid, " is a 32-bit task")).about(cat("pid ", tid)));
+  // Not PTRACE_GETREGSET: that shows the registers of the code, of 32 bits, these are those of the tracer.
+  TRY(request(PTRACE_GETREGS, "ptrace(GETREGS)", tid, nullptr, &regs));
   return regs;
 }
 
 Result<void> set_regs(pid_t tid, const Regs& regs) {
-  iovec iov{const_cast<Regs*>(&regs), sizeof(regs)};
-  TRY(request(PTRACE_SETREGSET, "ptrace(SETREGSET PRSTATUS)", tid, NT_PRSTATUS, &iov));
+  TRY(request(PTRACE_SETREGS, "ptrace(SETREGS)", tid, nullptr, &regs));
   return {};
 }
 

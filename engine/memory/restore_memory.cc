@@ -18,7 +18,9 @@
 #include "engine/kernel/syscalls.h"
 #include "engine/memory/vma.h"
 
-#define ARCH_MAP_VDSO_64_CODE 0x2003  // arch/x86/include/uapi/asm/prctl.h ARCH_MAP_VDSO_64
+// arch/x86/include/uapi/asm/prctl.h ARCH_MAP_VDSO_32, ARCH_MAP_VDSO_64
+#define ARCH_MAP_VDSO_32_CODE 0x2002
+#define ARCH_MAP_VDSO_64_CODE 0x2003
 
 namespace stasis::memory {
 namespace {
@@ -57,8 +59,8 @@ Result<void> map_all(remote::Runner& runner, const tasks::TaskImage& task, const
   const auto& [premap, vdso] = plan;
   Batch batch;
   if (vdso.at) {
-    batch.add(__NR_arch_prctl, ARCH_MAP_VDSO_64_CODE, vdso.at);
-    batch.must("arch_prctl(ARCH_MAP_VDSO_64)");
+    batch.add(__NR_arch_prctl, vdso.ia32 ? ARCH_MAP_VDSO_32_CODE : ARCH_MAP_VDSO_64_CODE, vdso.at);
+    batch.must(vdso.ia32 ? "arch_prctl(ARCH_MAP_VDSO_32)" : "arch_prctl(ARCH_MAP_VDSO_64)");
   }
   for (const auto& e : task.mm.vmas()) {
     if (is_kernels(vdso, e) || (e.status() & kVmaVsyscall) || is_kept(premap, e)) continue;

@@ -178,7 +178,12 @@ Result<VdsoPlan> plan_vdso(const tasks::Snapshot& s, const tasks::TaskImage& tas
   if (vdso.parts.empty()) return VdsoPlan{};
   const auto text = TRY(read_text(s, task, vdso.text));
   const bool same_text = text.empty() || std::ranges::equal(text, own.text);
-  if (vdso.parts == own.parts && same_text) return VdsoPlan{.at = vdso.start};
+  if (vdso.parts == own.parts && same_text) return VdsoPlan{.at = vdso.start, .ia32 = task.ia32};
+  if (task.ia32)
+    return fail(Error(Code::kKernelFeature, cat("pid ", task.node.pid(),
+                                                ": this kernel, or its processor, has another vDSO for 32-bit code "
+                                                "than the images"))
+                    .about("[vdso]"));
   if (text.empty())
     return fail(Error(Code::kKernelFeature, cat("pid ", task.node.pid(),
                                                 ": the vDSO of this kernel is laid out differently, "

@@ -28,15 +28,19 @@ struct OwnVdso {
   uint64_t text_offset = 0;                          // of [vdso] in it
   std::span<const uint8_t> text;                     // in our own memory
 };
+// What 32-bit code gets from ARCH_MAP_VDSO_32: seen in a short-lived child, for the engine has another. `text` is its
+// code. KERNEL-FEATURE if this kernel runs no 32-bit code.
+Result<OwnVdso> ia32_vdso(const procfs::Procfs& proc, std::vector<uint8_t>& text);
 // Of this process, which is what a stub gets from ARCH_MAP_VDSO_64. Without one: no parts.
 Result<OwnVdso> own_vdso(const procfs::Procfs& proc);
 
 struct VdsoPlan {
   uint64_t at = 0;        // where the kernel's goes; 0: the task has none
+  bool ia32 = false;      // that of 32-bit code
   bool redirect = false;  // the task's own is memory like any other, with these patches
   std::vector<std::pair<uint64_t, std::vector<uint8_t>>> patches;  // address, code
 };
-// `taken`: where it cannot go, besides the task's mappings.
+// `taken`: where it cannot go, besides the task's mappings. Of 32-bit code (`own` too) only the same can be restored.
 Result<VdsoPlan> plan_vdso(const tasks::Snapshot& s, const tasks::TaskImage& task, const OwnVdso& own,
                            const Run& taken);
 

@@ -242,16 +242,16 @@ bool is_shared_anonymous(const pb::vma_entry& entry) {
 bool is_sysv(const pb::vma_entry& entry) { return (entry.status() & kVmaSysvipc) != 0; }
 bool is_vdso_group(const pb::vma_entry& entry) { return (entry.status() & (kVmaVdso | kVmaVvar)) != 0; }
 
-std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size) {
-  constexpr uint64_t kAlign = 2u << 20, kFirst = uint64_t{1} << 32;
+std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size, bool for_32_bits) {
+  constexpr uint64_t kAlign = 2u << 20, k4GiB = uint64_t{1} << 32;
   std::sort(taken.begin(), taken.end());
-  uint64_t at = kFirst;
+  uint64_t at = for_32_bits ? 64u << 20 : k4GiB;
   for (const auto& [start, end] : taken) {
     if (start >= at + size + kernel::kPageSize) break;
     if (end > at) at = (end + kAlign) & ~(kAlign - 1);  // at least a page away, so that no stack grows into it
   }
   // A growing stack may come down on what lies below it: stay far from the top of user space.
-  if (at + size > kTaskSize - (uint64_t{1} << 36)) return std::nullopt;
+  if (at + size > (for_32_bits ? k4GiB : kTaskSize - (uint64_t{1} << 36))) return std::nullopt;
   return at;
 }
 

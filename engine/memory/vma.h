@@ -62,7 +62,9 @@ bool is_shared_anonymous(const pb::vma_entry& entry);
 bool is_sysv(const pb::vma_entry& entry);
 
 // The lowest 2 MiB-aligned address range of `size` bytes that no mapping of `taken` covers.
-std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size);
+// From 4 GiB on, or below for what 32-bit code has to point to.
+std::optional<uint64_t> find_hole(std::vector<std::pair<uint64_t, uint64_t>> taken, uint64_t size,
+                                  bool for_32_bits = false);
 
 constexpr uint64_t kTaskSize = 0x7ffffffff000;  // arch/x86: TASK_SIZE_MAX, 4-level paging
 

@@ -56,6 +56,10 @@ class Batch {
   // Stores, inside data `at` + offset, the address that data `of` will have in the task.
   void point(Arg at, size_t offset, Arg of) { pointers_.push_back({at.value + offset, of.value}); }
 
+  // The calls are those of ia32, with its numbers, and everything they point to has its layout. On restore only, and
+  // only if the arena lies below 4 GiB.
+  void make_ia32() { ia32_ = true; }
+
   size_t size() const { return calls_.size(); }
   bool empty() const { return calls_.empty(); }
 
@@ -84,6 +88,7 @@ class Batch {
   std::vector<uint8_t> data_;
   std::vector<Pointer> pointers_;
   std::vector<int64_t> results_;
+  bool ia32_ = false;
 };
 
 }  // namespace stasis::remote

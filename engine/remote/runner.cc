@@ -12,6 +12,7 @@
 
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/procfs/procfs.h"
 
 namespace stasis::remote {
@@ -74,7 +75,10 @@ struct Call {
   std::array<uint64_t, 6> args{};
   int64_t result = 0;
   Result<void> well;
+  bool ia32 = false;  // the instruction is an `int $0x80` of 32-bit code
 };
+
+long ia32_number(long nr) { return nr == __NR_mmap ? kernel::kIa32Mmap2 : kernel::kIa32Munmap; }
 
 Result<void> to_next_syscall_stop(pid_t tid) {
   const auto stop = TRY(next_stop(tid, true));
@@ -86,7 +90,10 @@ Result<void> to_next_syscall_stop(pid_t tid) {
 void make_calls(std::span<Call> calls, long nr) {
   for_each_well(calls, [&](Call& call) -> Result<void> {
     auto regs = TRY(kernel::get_regs(call.tid));
-    kernel::aim_syscall(regs, call.instruction, static_cast<uint64_t>(nr), call.args);
+    if (call.ia32)
+      kernel::aim_int80(regs, call.instruction, static_cast<uint64_t>(ia32_number(nr)), call.args);
+    else
+      kernel::aim_syscall(regs, call.instruction, static_cast<uint64_t>(nr), call.args);
     TRY(kernel::set_regs(call.tid, regs));
     return kernel::cont_to_syscall(call.tid);
   });
@@ -117,9 +124,10 @@ Result<int64_t> classic_syscall(pid_t tid, uint64_t instruction, long nr, std::s
 }
 
 Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
+  const auto* wanted = kernel::is_ia32(regs) ? kernel::kInt80Insn : kernel::kSyscallInsn;
   uint8_t code[2] = {};
   if (static_cast<int64_t>(regs.orig_rax) >= 0 && kernel::vm_read(tid, regs.rip - 2, code, 2) &&
-      std::memcmp(code, kernel::kSyscallInsn, 2) == 0)
+      std::memcmp(code, wanted, 2) == 0)
     return regs.rip - 2;
   auto proc = TRY(procfs::Procfs::open());
   const auto maps = TRY(procfs::parse_smaps(TRY(proc.text(tid, "maps"))));
@@ -130,7 +138,7 @@ Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs) {
       std::vector<uint8_t> text(std::min<uint64_t>(map.size(), 4u << 20));
       if (!kernel::vm_read(tid, map.start, text.data(), text.size())) continue;
       for (size_t i = 0; i + 1 < text.size(); ++i)
-        if (std::memcmp(&text[i], kernel::kSyscallInsn, 2) == 0) return map.start + i;
+        if (std::memcmp(&text[i], wanted, 2) == 0) return map.start + i;
     }
   }
   return fail(Error(Code::kUnsupportedMemory, cat("pid ", tid, " has no syscall instruction in its memory"))
@@ -219,6 +227,7 @@ std::vector<Result<Runner>> Runner::infect(std::span<const pid_t> pids) {
       p.well = std::unexpected(instruction.error());
     }
     p.call.instruction = instruction.value_or(0);
+    p.call.ia32 = kernel::is_ia32(p.regs);
   }
   auto map = [&](size_t size, int prot) {
     for (auto& p : passages)
@@ -307,7 +316,7 @@ Result<void> Runner::wait_end(pid_t tid) {
     const auto stop = TRY(next_stop(tid, false));
     const auto regs = TRY(kernel::get_regs(tid));
     if (stop.kind == kernel::Stop::Kind::kSignal && saved_.end.tid == 0 && stop.signal == SIGTRAP &&
-        regs.rip == code_ + kernel::kEndByTrap)
+        regs.rip == code_ + end_)
       return {};
     if (stop.kind == kernel::Stop::Kind::kSignal && saved_.end.tid != 0 && stop.signal == saved_.end.signal) {
       if (regs.rip == code_ + kernel::kEndBySignal) return {};
@@ -329,6 +338,8 @@ Result<void> Runner::start(Batch& batch, pid_t tid) {
   const size_t data_at = calls_at + n * sizeof(kernel::RemoteCall);
   if (data_at + batch.data_.size() > size_ - kFrameSpace)
     return fail(Code::kInternal, cat("a batch of ", n, " calls does not fit the arena"));
+  if (batch.ia32_ && (infected_ || arena_ + size_ > kernel::kSpace32))
+    return fail(Code::kInternal, "a batch of ia32 calls cannot be made here");
   auto value = [&](const Batch::Arg& a) {
     switch (a.kind) {
       case Batch::Arg::Kind::kData: return arena_ + data_at + a.value;
@@ -360,7 +371,11 @@ Result<void> Runner::start(Batch& batch, pid_t tid) {
     TRY(kernel::vm_write(pid_, arena_, image.data(), image.size()));
   if (infected_) TRY(prepare_end(tid));
   auto regs = TRY(kernel::get_regs(tid));
-  kernel::aim_runner(regs, code_, arena_ + calls_at, n, saved_.end);
+  end_ = batch.ia32_ ? kernel::kIa32End : kernel::kEndByTrap;
+  if (batch.ia32_)
+    kernel::aim_ia32_runner(regs, code_, arena_ + calls_at, n);
+  else
+    kernel::aim_runner(regs, code_, arena_ + calls_at, n, saved_.end);
   TRY(kernel::set_regs(tid, regs));
   return kernel::cont(tid);
 }

@@ -60,6 +60,7 @@ class Runner {
   size_t size_;
   uint8_t* local_;
   bool infected_ = false;
+  uint64_t end_ = kernel::kEndByTrap;  // where the batch that runs comes to its trap
   Saved saved_;
 };
 
@@ -69,7 +70,7 @@ Result<void> to_event_stop(pid_t tid);
 // One system call at a `syscall` instruction of the task itself, by single steps of
 // PTRACE_SYSCALL; for when there is no runner yet or no longer.
 Result<int64_t> classic_syscall(pid_t tid, uint64_t instruction, long nr, std::span<const uint64_t> args);
-// Where a `syscall` instruction is in the task's memory: behind rip, or in its vDSO.
+// Where a `syscall` instruction (of 32-bit code: `int $0x80`) is in the task's memory: behind rip, or in its vDSO.
 Result<uint64_t> find_syscall_instruction(pid_t tid, const kernel::Regs& regs);
 
 }  // namespace stasis::remote

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/namespaces/user.h"
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/snapshot.h"
@@ -25,7 +26,38 @@ void dump_regs(const kernel::Regs& r, pb::user_x86_regs_entry& out) {
   out.set_ip(r.rip), out.set_cs(r.cs), out.set_flags(r.eflags), out.set_sp(r.rsp), out.set_ss(r.ss);
   out.set_fs_base(r.fs_base), out.set_gs_base(r.gs_base);
   out.set_ds(r.ds), out.set_es(r.es), out.set_fs(r.fs), out.set_gs(r.gs);
-  out.set_mode(pb::NATIVE);
+  out.set_mode(kernel::is_ia32(r) ? pb::COMPAT : pb::NATIVE);
+}
+
+Result<void> dump_tls(pid_t tid, pb::thread_info_x86& out) {
+  for (const auto& slot : TRY(kernel::get_tls_slots(tid))) {
+    auto& e = *out.add_tls();
+    e.set_entry_number(slot.number);
+    e.set_base_addr(slot.base);
+    e.set_limit(slot.limit);
+    e.set_seg_32bit(slot.seg_32bit);
+    e.set_contents_h(slot.contents >> 1);
+    e.set_contents_l(slot.contents & 1);
+    e.set_read_exec_only(slot.read_exec_only);
+    e.set_limit_in_pages(slot.limit_in_pages);
+    e.set_seg_not_present(slot.not_present);
+    e.set_usable(slot.useable);
+  }
+  return {};
+}
+
+// 32-bit code has a list of its own.
+Result<void> dump_robust_list(const Thread& t, pb::thread_core_entry& out) {
+  auto list = TRY(kernel::get_robust_list(t.tid));
+  if (kernel::is_ia32(t.regs)) {
+    if (list.head != 0)
+      return fail(Error(Code::kUnsupported, cat("thread ", t.tid, " of 32-bit code has a robust list of 64-bit code"))
+                      .about(cat("pid ", t.tid)));
+    list = TRY(kernel::get_ia32_robust_list(t.tid));
+  }
+  out.set_futex_rla(list.head);
+  out.set_futex_rla_len(static_cast<uint32_t>(list.length));
+  return {};
 }
 
 void dump_signals(const std::vector<siginfo_t>& queue, pb::signal_queue_entry& out) {
@@ -104,9 +136,8 @@ Result<void> dump_thread(const procfs::Procfs& proc, const Process& p, const Thr
   TRY(dump_xstate(xstate, *info.mutable_fpregs()));
   extra.set_xstate(xstate.data(), xstate.size());
 
-  const auto robust = TRY(kernel::get_robust_list(t.tid));
-  tc.set_futex_rla(robust.head);
-  tc.set_futex_rla_len(static_cast<uint32_t>(robust.length));
+  TRY(dump_tls(t.tid, info));
+  TRY(dump_robust_list(t, tc));
   tc.set_blk_sigset(t.sigmask);
   dump_signals(TRY(kernel::peek_signals(t.tid, false)), *tc.mutable_signals_p());
 
@@ -194,7 +225,9 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, const Answe
   const auto score = proc.text(p.pid, "oom_score_adj");
   if (score) tc.set_oom_score_adj(parse_int<int32_t>(trim(*score)).value_or(0));
   TRY(dump_mm(proc, p, out.mm));
-  answers.process->read(answers.batch, tc, out.mm);
+  TRY_CTX(answers.process->read(answers.batch, tc, out.mm), "pid ", p.pid);
+  if (is_ia32(p))
+    for (auto& action : *tc.mutable_sigactions()) action.set_compat_sigaction(true);
   TRY(dump_posix_timers(proc, p, out.threads, out.extras));
   return out;
 }

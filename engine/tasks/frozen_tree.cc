@@ -10,6 +10,7 @@
 #include <set>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/kernel/x86_64/runner.h"
 
 namespace stasis::tasks {
@@ -59,6 +60,14 @@ Result<Thread> describe_thread(const procfs::Procfs& proc, const Process& p, pid
   t.sigmask = TRY(kernel::get_sigmask(tid));
   return t;
 }
+
+}  // namespace
+
+bool is_ia32(const Process& p) {
+  return std::ranges::any_of(p.threads, [](const Thread& t) { return kernel::is_ia32(t.regs); });
+}
+
+namespace {
 
 // Walks children; a process that ends meanwhile is skipped, its orphans turn up elsewhere.
 Result<void> walk(const procfs::Procfs& proc, pid_t pid, pid_t parent, std::vector<Process>& out, bool is_root) {

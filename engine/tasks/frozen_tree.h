@@ -45,6 +45,9 @@ struct Process {
   std::optional<remote::Runner> runner;
 };
 
+// Whether it runs 32-bit code; all of its threads do, or none (preflight.h).
+bool is_ia32(const Process& p);
+
 // Of the thread `p.pid`; since Linux 6.9 also if that is not the leader.
 Result<Fd> open_pidfd(const Process& p);
 

@@ -82,9 +82,12 @@ ProcessQuestions::ProcessQuestions(Batch& batch) : actions_(kSignals + 1), subre
   dumpable_ = batch.add(__NR_prctl, PR_GET_DUMPABLE);
   thp_ = batch.add(__NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
   brk_ = batch.add(__NR_brk, 0);
+  ldt_ = batch.add(__NR_modify_ldt, 0, batch.space(8), 8);
 }
 
-void ProcessQuestions::read(const Batch& batch, pb::task_core_entry& tc, pb::mm_entry& mm) const {
+Result<void> ProcessQuestions::read(const Batch& batch, pb::task_core_entry& tc, pb::mm_entry& mm) const {
+  // Its length; without one it is 0, or the call is not there.
+  if (batch.result(ldt_) > 0) return fail(Code::kUnsupported, "has a local descriptor table, modify_ldt(2)");
   for (int sig = 1; sig <= kSignals; ++sig) {
     if (!has_action(sig)) continue;
     const auto action = batch.get<kernel::KernelSigaction>(actions_[static_cast<size_t>(sig)]);
@@ -109,6 +112,7 @@ void ProcessQuestions::read(const Batch& batch, pb::task_core_entry& tc, pb::mm_
   mm.set_dumpable(static_cast<int32_t>(batch.result(dumpable_)));
   if (batch.result(thp_) > 0) mm.set_thp_disabled(true);
   mm.set_mm_brk(static_cast<uint64_t>(batch.result(brk_)));
+  return {};
 }
 
 Answers::Answers(bool of_process) : thread(batch), switches(batch) {

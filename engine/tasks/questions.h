@@ -30,12 +30,12 @@ class ThreadQuestions {
 class ProcessQuestions {
  public:
   explicit ProcessQuestions(remote::Batch& batch);
-  void read(const remote::Batch& batch, pb::task_core_entry& tc, pb::mm_entry& mm) const;
+  Result<void> read(const remote::Batch& batch, pb::task_core_entry& tc, pb::mm_entry& mm) const;
 
  private:
   std::vector<remote::Batch::Arg> actions_, timers_, limits_;  // by number of the signal, timer, limit
   remote::Batch::Arg subreaper_;
-  size_t dumpable_, thp_, brk_;
+  size_t dumpable_, thp_, brk_, ldt_;
 };
 
 struct Answers {

@@ -14,6 +14,7 @@
 
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/tasks/fpu.h"
 #include "engine/tasks/pid_taken.h"
 #include "engine/tasks/restore_creds.h"
@@ -114,7 +115,7 @@ Result<void> restore_scheduling(pid_t tid, const pb::thread_core_entry& core, co
 void add_thread_state(Batch& batch, const pb::core_entry& core, const pb::task_extra* extra, bool leader) {
   const auto& t = core.thread_core();
   batch.add(__NR_set_tid_address, core.thread_info().clear_tid_addr());
-  if (t.futex_rla()) {
+  if (t.futex_rla() && core.thread_info().gpregs().mode() != pb::COMPAT) {
     batch.add(__NR_set_robust_list, t.futex_rla(), t.futex_rla_len());
     batch.must("set_robust_list");
   }
@@ -136,6 +137,39 @@ void add_thread_state(Batch& batch, const pb::core_entry& core, const pb::task_e
   if (!comm.empty()) batch.add(__NR_prctl, PR_SET_NAME, batch.text(comm.substr(0, 15)));
   if (extra && extra->has_timer_slack_ns()) batch.add(__NR_prctl, PR_SET_TIMERSLACK, extra->timer_slack_ns());
   if (extra) add_switches(batch, *extra, leader);
+}
+
+// What only a call of 32-bit code sets.
+Result<void> restore_ia32_state(Driven& d, size_t i) {
+  const auto& core = d.image->threads[i];
+  for (const auto& e : core.thread_info().tls()) {
+    const kernel::TlsSlot slot{.number = e.entry_number(),
+                               .base = e.base_addr(),
+                               .limit = e.limit(),
+                               .seg_32bit = e.seg_32bit(),
+                               .contents = static_cast<uint32_t>(e.contents_h() << 1 | e.contents_l()) & 3,
+                               .read_exec_only = e.read_exec_only(),
+                               .limit_in_pages = e.limit_in_pages(),
+                               .not_present = e.seg_not_present(),
+                               .useable = e.usable(),
+                               .lm = 0};
+    TRY_CTX(kernel::set_tls_slot(d.tids[i], slot), "slot ", slot.number, " of the descriptor table");
+  }
+  if (!d.image->ia32 || core.thread_core().futex_rla() == 0) return {};
+  Batch batch;
+  batch.make_ia32();
+  batch.add(kernel::kIa32SetRobustList, core.thread_core().futex_rla(), kernel::kIa32RobustListSize);
+  batch.must("32-bit set_robust_list");
+  return d.runner.run_checked(batch, d.tids[i]);
+}
+
+// In 32-bit code the base of a segment is what its descriptor says; CRIU's images do not have it besides.
+void aim_ia32(const pb::thread_info_x86& info, kernel::Regs& regs) {
+  regs.cs = kernel::kCodeSegment32, regs.ss = kernel::kStackSegment;
+  for (const auto& e : info.tls()) {
+    if (regs.fs >> 3 == e.entry_number()) regs.fs_base = e.base_addr();
+    if (regs.gs >> 3 == e.entry_number()) regs.gs_base = e.base_addr();
+  }
 }
 
 Result<void> fill_floating_point(pid_t tid, const pb::core_entry& core, const pb::task_extra* extra) {
@@ -190,9 +224,13 @@ bool has_exited(const Driven& d, size_t i) {
 Result<void> make_end(const Driven& d, pid_t tid) {
   auto regs = TRY(kernel::get_regs(tid));
   regs.orig_rax = static_cast<uint64_t>(-1);
-  regs.rip = TRY(remote::find_syscall_instruction(tid, regs));
-  regs.rax = __NR_exit;
-  regs.rdi = d.image->extras[0]->more().exit_code() >> 8 & 0xff;
+  if (d.image->ia32) regs.cs = kernel::kCodeSegment32;
+  const uint64_t at = TRY(remote::find_syscall_instruction(tid, regs));
+  const uint64_t code = d.image->extras[0]->more().exit_code() >> 8 & 0xff;
+  if (d.image->ia32)
+    kernel::aim_int80(regs, at, kernel::kIa32Exit, {&code, 1});
+  else
+    kernel::aim_syscall(regs, at, __NR_exit, {&code, 1});
   TRY_CTX(kernel::set_regs(tid, regs), "registers");
   return kernel::set_sigmask(tid, ~uint64_t{0});
 }
@@ -259,6 +297,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
   for (size_t i = d.tids.size(); i-- > 0;) {
     const auto& core = d.image->threads[i];
     const bool leader = i == 0;
+    TRY(restore_ia32_state(d, i));
     Batch batch;
     add_thread_state(batch, core, d.image->extras[i], leader);
     if (leader) {
@@ -329,6 +368,7 @@ Result<void> restore_registers(Driven& d) {
       continue;
     }
     auto regs = image_regs(core.thread_info().gpregs(), TRY(kernel::get_regs(tid)));
+    if (d.image->ia32) aim_ia32(core.thread_info(), regs);
     rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
     interrupt_again(d, i, regs);
     TRY(fill_floating_point(tid, core, d.image->extras[i]));

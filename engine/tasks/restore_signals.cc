@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/tasks/restore_core.h"
 #include "engine/tasks/timers.h"
 
@@ -56,6 +57,31 @@ void raise_pending_limit(Batch& batch) {
   batch.add(__NR_prlimit64, 0, RLIMIT_SIGPENDING, batch.put(limit), 0);
 }
 
+// The kernel remembers which code has asked for a handler, and gives it the frame of that code.
+Result<void> restore_actions(Driven& d) {
+  Batch batch;
+  if (d.image->ia32) batch.make_ia32();
+  int sig = 0;
+  for (const auto& e : d.image->tc().sigactions()) {
+    ++sig;
+    while (sig == SIGKILL || sig == SIGSTOP) ++sig;
+    if (sig > 64) break;
+    if (d.image->ia32)
+      batch.add(
+          kernel::kIa32RtSigaction, sig,
+          batch.put(kernel::Ia32Sigaction{static_cast<uint32_t>(e.sigaction()),
+                                          static_cast<uint32_t>(e.flags()),
+                                          static_cast<uint32_t>(e.restorer()),
+                                          {static_cast<uint32_t>(e.mask()), static_cast<uint32_t>(e.mask() >> 32)}}),
+          0, 8);
+    else
+      batch.add(__NR_rt_sigaction, sig,
+                batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
+    batch.must(cat("rt_sigaction(", sig, ")"));
+  }
+  return d.runner.run_checked(batch);
+}
+
 }  // namespace
 
 Result<void> restore_signals(Driven& d) {
@@ -65,16 +91,8 @@ Result<void> restore_signals(Driven& d) {
   const auto ignore = batch.put(kernel::KernelSigaction{1 /* SIG_IGN */, 0, 0, 0});
   batch.add(__NR_rt_sigaction, SIGCHLD, ignore, 0, 8);
   batch.must("rt_sigaction(SIGCHLD)");
-  int sig = 0;
-  for (const auto& e : d.image->tc().sigactions()) {
-    ++sig;
-    while (sig == SIGKILL || sig == SIGSTOP) ++sig;
-    if (sig > 64) break;
-    batch.add(__NR_rt_sigaction, sig,
-              batch.put(kernel::KernelSigaction{e.sigaction(), e.flags(), e.restorer(), e.mask()}), 0, 8);
-    batch.must(cat("rt_sigaction(", sig, ")"));
-  }
   TRY(d.runner.run_checked(batch));
+  TRY(restore_actions(d));
   TRY(create_posix_timers(d));
   TRY(requeue(d, d.image->tc().signals_s(), 0, true));
   for (size_t i = 0; i < d.tids.size(); ++i) TRY(requeue(d, d.image->threads[i].thread_core().signals_p(), i, false));

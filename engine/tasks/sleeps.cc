@@ -12,6 +12,7 @@
 #include <set>
 
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/kernel/x86_64/runner.h"
 
 namespace stasis::tasks {
@@ -31,38 +32,107 @@ struct Sleeper {
   std::map<TimerKey, int64_t> left;
 };
 
+// As 64-bit code would make it.
+struct Call {
+  long nr = 0;
+  uint64_t args[6] = {};
+  bool ia32 = false;
+  bool wide = true;     // times are of 64 bits
+  bool hidden = false;  // its number, behind restart_syscall(2): `wide` of ia32 is not known
+};
+
+using kernel::Ia32Call;
+
+Call make_call(const kernel::Regs& r) {
+  if (!kernel::is_ia32(r)) {
+    const auto nr = static_cast<long>(r.orig_rax);
+    return {
+        .nr = nr, .args = {r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9}, .hidden = r.orig_rax == kernel::kRestartSyscall};
+  }
+  Call call{.ia32 = true};
+  const uint64_t args[] = {r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp};
+  for (int i = 0; i < 6; ++i) call.args[i] = static_cast<uint32_t>(args[i]);
+  const auto which = kernel::ia32_call(r);
+  call.wide = which == Ia32Call::kClockNanosleep64 || which == Ia32Call::kFutex64;
+  call.hidden = which == Ia32Call::kRestart;
+  switch (which) {
+    case Ia32Call::kNanosleep: call.nr = __NR_nanosleep; break;
+    case Ia32Call::kClockNanosleep:
+    case Ia32Call::kClockNanosleep64: call.nr = __NR_clock_nanosleep; break;
+    case Ia32Call::kFutex:
+    case Ia32Call::kFutex64: call.nr = __NR_futex; break;
+    case Ia32Call::kPoll: call.nr = __NR_poll; break;
+    default: call.nr = -1;
+  }
+  return call;
+}
+
+// The number that the task's own code has for it.
+uint64_t own_number(const Call& call, const kernel::Regs& regs) {
+  if (!call.ia32) return static_cast<uint64_t>(call.nr);
+  switch (call.nr) {
+    case __NR_nanosleep: return 162;
+    case __NR_clock_nanosleep: return call.wide ? 407 : 267;
+    case __NR_futex: return call.wide ? 422 : 240;
+    case __NR_poll: return 168;
+    default: return regs.orig_rax;
+  }
+}
+
 bool is_poll(const Sleeper& s) {
   return s.where.starts_with("poll_") || s.where.starts_with("do_poll") || s.where.starts_with("do_sys_poll");
 }
 
-Result<long> which_call(const Sleeper& s) {
-  const auto& regs = s.thread->regs;
-  if (regs.orig_rax != kernel::kRestartSyscall) return static_cast<long>(regs.orig_rax);
-  if (is_poll(s)) return __NR_poll;
-  if (s.where.starts_with("futex")) return __NR_futex;
-  if (!s.where.empty() && s.where != "0") {
-    // A clock is a small number, or a negative one; an address is neither.
-    const auto clock = static_cast<int64_t>(regs.rdi);
-    return clock < 4096 ? __NR_clock_nanosleep : __NR_nanosleep;
-  }
+std::unexpected<Error> cannot_tell(const Sleeper& s) {
   return fail(Error(Code::kUnsupported, cat("pid ", s.process->pid, ": thread ", s.thread->tid,
                                             " is in a system call that was interrupted before, and /proc/PID/wchan "
                                             "does not tell which"))
                   .about(cat("pid ", s.process->pid)));
 }
 
+Result<Call> which_call(const Sleeper& s) {
+  Call call = make_call(s.thread->regs);
+  if (!call.hidden) return call;
+  if (is_poll(s)) {
+    call.nr = __NR_poll;
+  } else if (s.where.starts_with("futex")) {
+    call.nr = __NR_futex;
+  } else if (!s.where.empty() && s.where != "0") {
+    // A clock is a small number, or a negative one, of a processor; an address is neither, but may look so in 32 bits.
+    const auto clock = static_cast<int64_t>(call.args[0]);
+    const bool is_clock = clock < 4096 || (call.ia32 && s.where.find("cpu") != std::string::npos);
+    call.nr = is_clock ? __NR_clock_nanosleep : __NR_nanosleep;
+  } else {
+    return cannot_tell(s);
+  }
+  return call;
+}
+
 // Where the kernel has written the time left when the call was interrupted; 0: nowhere.
-uint64_t remainder_address(long nr, const kernel::Regs& regs) {
-  if (nr == __NR_nanosleep) return regs.rsi;
-  if (nr == __NR_clock_nanosleep) return regs.r10;
+uint64_t remainder_address(const Call& call) {
+  if (call.nr == __NR_nanosleep) return call.args[1];
+  if (call.nr == __NR_clock_nanosleep) return call.args[3];
   return 0;
 }
 
+// Just written by the kernel: short times have their nanoseconds where wide ones have the upper half of the seconds.
+Result<timespec> read_remainder(pid_t tid, uint64_t at, Call& call) {
+  if (call.ia32 && (call.hidden || !call.wide)) {
+    uint32_t words[2];
+    TRY(kernel::vm_read(tid, at, words, sizeof(words)));
+    if (call.hidden) call.wide = call.nr == __NR_clock_nanosleep && words[1] == 0;
+    if (!call.wide) return timespec{words[0], words[1]};
+  }
+  timespec left{};
+  TRY(kernel::vm_read(tid, at, &left, sizeof(left)));
+  return left;
+}
+
 // What makes the call end is among its arguments, or nothing does.
-bool needs_no_measure(long nr, const kernel::Regs& regs) {
-  if (nr == __NR_poll) return static_cast<int32_t>(regs.rdx) <= 0;
-  if (nr == __NR_futex) return (regs.rsi & FUTEX_CMD_MASK) != FUTEX_WAIT || regs.r10 == 0;
-  return remainder_address(nr, regs) != 0;
+bool needs_no_measure(const Call& call) {
+  if (call.nr == __NR_poll) return static_cast<int32_t>(call.args[2]) <= 0;
+  if (call.nr == __NR_futex) return (call.args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT || call.args[3] == 0;
+  return remainder_address(call) != 0;
 }
 
 // Lets the thread go back into its call, where its timer runs, but not to any instruction of its own.
@@ -152,58 +222,77 @@ Result<void> watch(const procfs::Procfs& proc, std::vector<Sleeper>& sleepers) {
 Result<void> conclude(Sleeper& s) {
   if (s.over) return {};
   auto& t = *s.thread;
-  const long nr = TRY(which_call(s));
-  t.regs.orig_rax = static_cast<uint64_t>(nr);
-  if (const uint64_t at = remainder_address(nr, t.regs); at != 0) {
-    timespec left{};
-    TRY(kernel::vm_read(t.tid, at, &left, sizeof(left)));
+  Call call = TRY(which_call(s));
+  if (const uint64_t at = remainder_address(call); at != 0) {
+    const timespec left = TRY(read_remainder(t.tid, at, call));
     if (left.tv_sec >= 0 && left.tv_sec < std::numeric_limits<int64_t>::max() / kSecond && left.tv_nsec >= 0 &&
         left.tv_nsec < kSecond)
       t.sleep_left_ns = static_cast<uint64_t>(left.tv_sec * kSecond + left.tv_nsec);
-  } else if (!needs_no_measure(nr, t.regs)) {
+  } else if (!needs_no_measure(call)) {
     if (s.timers.size() == 1)
       t.sleep_left_ns = static_cast<uint64_t>(std::max<int64_t>(0, s.left.at(*s.timers.begin())));
+    else if (call.ia32 && call.hidden && call.nr != __NR_poll)
+      return cannot_tell(s);  // whether its time, to be looked at again, is a short or a wide one
     else
-      log::warning("thread ", t.tid, ": when its system call ", nr,
+      log::warning("thread ", t.tid, ": when its system call ", call.nr,
                    " would end cannot be told; a restored one begins anew, ignoring");
+    if (call.hidden) call.wide = true;  // begun again, it gets one of ours
   }
+  t.regs.orig_rax = own_number(call, t.regs);
   return {};
 }
 
-struct Call {
-  long nr = 0;
-  uint64_t args[6] = {};
+struct Beginning {
+  Call call;
+  uint64_t number = 0;
   int time_at = -1;  // which argument is the address of the time left
 };
 
-std::optional<Call> call_of(const pb::user_x86_regs_entry& r, uint64_t left_ns) {
-  Call call{static_cast<long>(r.ax()), {r.di(), r.si(), r.dx(), r.r10(), r.r8(), r.r9()}};
+std::optional<Beginning> beginning_of(const pb::user_x86_regs_entry& r, uint64_t left_ns) {
+  kernel::Regs regs{};
+  regs.orig_rax = r.ax();
+  regs.rdi = r.di(), regs.rsi = r.si(), regs.rdx = r.dx(), regs.r10 = r.r10(), regs.r8 = r.r8(), regs.r9 = r.r9();
+  regs.rbx = r.bx(), regs.rcx = r.cx(), regs.rbp = r.bp();
+  regs.cs = r.mode() == pb::COMPAT ? kernel::kCodeSegment32 : kernel::kCodeSegment;
+  Beginning out{.call = make_call(regs), .number = r.ax()};
+  auto& call = out.call;
   switch (call.nr) {
-    case __NR_nanosleep: call.time_at = 0; break;
+    case __NR_nanosleep: out.time_at = 0; break;
     case __NR_clock_nanosleep:
       if (call.args[1] != 0) return std::nullopt;
-      call.time_at = 2;
+      out.time_at = 2;
       break;
     case __NR_futex:
       if ((call.args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT) return std::nullopt;
-      call.time_at = 3;
+      out.time_at = 3;
       break;
     case __NR_poll: call.args[2] = std::min<uint64_t>((left_ns + 999'999) / 1'000'000, INT32_MAX); break;
     default: return std::nullopt;
   }
-  return call;
+  return out;
+}
+
+Result<void> write_time(const remote::Runner& runner, const Call& call, uint64_t left_ns) {
+  const auto seconds = static_cast<int64_t>(left_ns / kSecond), rest = static_cast<int64_t>(left_ns % kSecond);
+  const int64_t wide[] = {seconds, rest};
+  const int32_t narrow[] = {static_cast<int32_t>(std::min<int64_t>(seconds, INT32_MAX)), static_cast<int32_t>(rest)};
+  if (call.wide) return kernel::vm_write(runner.pid(), runner.arena(), wide, sizeof(wide));
+  return kernel::vm_write(runner.pid(), runner.arena(), narrow, sizeof(narrow));
 }
 
 // The call is begun by the runner's own instruction and interrupted at once.
-Result<int64_t> begin(Driven& d, size_t i, Call call, uint64_t left_ns) {
+Result<int64_t> begin(Driven& d, size_t i, Beginning what, uint64_t left_ns) {
   const pid_t tid = d.tids[i];
-  if (call.time_at >= 0) {
-    const timespec left{static_cast<time_t>(left_ns / kSecond), static_cast<long>(left_ns % kSecond)};
-    TRY(kernel::vm_write(d.tids[0], d.runner.arena(), &left, sizeof(left)));
-    call.args[call.time_at] = d.runner.arena();
+  auto& call = what.call;
+  if (what.time_at >= 0) {
+    TRY(write_time(d.runner, call, left_ns));
+    call.args[what.time_at] = d.runner.arena();
   }
   auto regs = TRY(kernel::get_regs(tid));
-  kernel::aim_syscall(regs, d.runner.code() + kernel::kRunnerSyscall, static_cast<uint64_t>(call.nr), call.args);
+  if (call.ia32)
+    kernel::aim_int80(regs, d.runner.code() + kernel::kRunnerInt80, what.number, call.args);
+  else
+    kernel::aim_syscall(regs, d.runner.code() + kernel::kRunnerSyscall, what.number, call.args);
   TRY(kernel::set_regs(tid, regs));
   TRY(kernel::cont_to_syscall(tid));
   bool entered = false;
@@ -229,8 +318,8 @@ Result<void> measure_sleeps(const procfs::Procfs& proc, std::vector<Process>& pr
   for (auto& p : processes)
     for (auto& t : p.threads) {
       if (t.exited || kernel::restart_code(t.regs) != kernel::kRestartBlock) continue;
-      const auto nr = static_cast<long>(t.regs.orig_rax);
-      const bool told = t.regs.orig_rax != kernel::kRestartSyscall && needs_no_measure(nr, t.regs);
+      const Call call = make_call(t.regs);
+      const bool told = !call.hidden && needs_no_measure(call);
       (told ? known : unknown).push_back({&p, &t});
     }
   if (!unknown.empty()) TRY(watch(proc, unknown));
@@ -244,8 +333,8 @@ Result<void> begin_sleeps(Driven& d) {
     const auto* extra = d.image->extras[i];
     if (!extra || extra->more().restart() != kernel::kRestartBlock || !extra->has_sleep_left_ns()) continue;
     const uint64_t left = std::min<uint64_t>(extra->sleep_left_ns(), std::numeric_limits<int64_t>::max() / 2);
-    const auto call = call_of(d.image->threads[i].thread_info().gpregs(), left);
-    if (call) d.slept[i] = TRY(begin(d, i, *call, left));
+    const auto what = beginning_of(d.image->threads[i].thread_info().gpregs(), left);
+    if (what) d.slept[i] = TRY(begin(d, i, *what, left));
   }
   return {};
 }

@@ -8,6 +8,7 @@
 
 #include "engine/files/proc_path.h"
 #include "engine/files/tcp_release.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -35,8 +36,12 @@ Result<void> check_core(const pb::core_entry& core, const std::string& name, boo
   if (zombie) return {};
   if (!core.has_thread_info() || !core.has_thread_core()) return corrupt(name, "no thread state");
   const auto& regs = core.thread_info().gpregs();
-  if (regs.mode() != pb::NATIVE)
-    return fail(Error(Code::kUnsupported, cat(name, ": 32-bit tasks cannot be restored yet")).about(name));
+  if (regs.mode() == pb::COMPAT && (regs.ip() >= kernel::kSpace32 || regs.sp() > kernel::kSpace32 ||
+                                    core.thread_core().futex_rla() >= kernel::kSpace32))
+    return corrupt(name, "a 32-bit task has larger addresses");
+  for (const auto& slot : core.thread_info().tls())
+    if (slot.entry_number() - kernel::kFirstTlsSlot >= kernel::kTlsSlots)
+      return corrupt(name, cat("slot ", slot.entry_number(), " of the descriptor table"));
   if (regs.ip() >= memory::kTaskSize || regs.sp() > memory::kTaskSize || regs.fs_base() >= memory::kTaskSize ||
       regs.gs_base() >= memory::kTaskSize)
     return corrupt(name, "registers point outside user space");
@@ -49,6 +54,23 @@ const pb::task_extra* find_extra(const image::Reader& images, uint32_t pid, uint
   for (const auto& e : images.manifest()->task_extras())
     if (e.pid() == pid && e.tid() == tid) return &e;
   return nullptr;
+}
+
+// Signal actions are those of all threads: one frame fits 64-bit code, another 32-bit code.
+Result<void> check_bitness(TaskImage& task, const std::string& name) {
+  const auto is_ia32 = [](const pb::core_entry& c) { return c.thread_info().gpregs().mode() == pb::COMPAT; };
+  task.ia32 = is_ia32(task.threads.front());
+  for (const auto& core : task.threads)
+    if (is_ia32(core) != task.ia32)
+      return fail(Error(Code::kUnsupported, cat(name, ": threads of 32-bit and of 64-bit code")).about(name));
+  for (const auto& e : task.tc().sigactions()) {
+    if (e.compat_sigaction() != task.ia32 && e.sigaction() > 1)
+      return fail(Error(Code::kUnsupported, cat(name, ": signal handlers of 32-bit and of 64-bit code")).about(name));
+    if (task.ia32 &&
+        (e.sigaction() >= kernel::kSpace32 || e.flags() >= kernel::kSpace32 || e.restorer() >= kernel::kSpace32))
+      return corrupt(name, "a signal handler of a 32-bit task has a larger address");
+  }
+  return {};
 }
 
 Result<void> load_task(const image::Reader& images, TaskImage& task) {
@@ -75,6 +97,7 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
     if (task.zombie) return {};
   }
   const auto& core = task.threads.front();
+  TRY(check_bitness(task, img("core", pid)));
   TRY(check_posix_timers(core.tc().timers(), tids, img("core", pid)));
   task.ids = core.has_ids() ? core.ids() : TRY(images.read<pb::task_kobj_ids_entry>(Kind::kIds, img("ids", pid)));
   task.mm = TRY(images.read<pb::mm_entry>(Kind::kMm, img("mm", pid)));

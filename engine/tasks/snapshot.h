@@ -47,6 +47,7 @@ struct TaskImage {
   memory::Runs inherited;                    // pages that are still its parent's too
   std::vector<PageSource> sources;           // ascending: pagemap, and what of `inherited` is not in it
   const pb::memory_extra* memory = nullptr;  // null if there is nothing
+  bool ia32 = false;                         // all its threads run 32-bit code
   const pb::task_core_entry& tc() const { return threads.front().tc(); }
 };
 

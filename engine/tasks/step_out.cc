@@ -33,6 +33,8 @@ Result<void> step_out(Thread& t, uint64_t start, uint64_t end) {
 Result<void> step_out_of_vdso(Process& process, const std::vector<memory::Vma>& vmas) {
   // A step's SIGTRAP takes SIG_IGN away from a task that has it there (kernel/signal.c force_sig_info_to_task).
   if (process.status.sig_ignored >> (SIGTRAP - 1) & 1) return {};
+  // Of 32-bit code it holds `sysenter`, which could be stepped over only by a system call; and no other is restored.
+  if (is_ia32(process)) return {};
   for (const auto& vma : vmas) {
     if (!(vma.entry.status() & memory::kVmaVdso)) continue;
     for (auto& t : process.threads)

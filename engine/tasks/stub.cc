@@ -8,16 +8,19 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "engine/base/io.h"
 #include "engine/kernel/ptrace.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/kernel/x86_64/ia32.h"
 #include "engine/kernel/x86_64/runner.h"
 #include "engine/memory/premap.h"
 #include "engine/namespaces/namespaces.h"
@@ -191,9 +194,10 @@ class Stub {
     }
     TRY(fill_shared());
     if (node().leads_session && ::setsid() < 0 && errno != EPERM) return fail_sys("setsid");
+    const auto small = small_files();
     for (const auto& [id, file] : env_.snapshot.files) {
       if (is_current_terminal(file) && !is_of_shell(id)) continue;
-      const Fd fd = TRY(env_.open_file(file));
+      const Fd fd = TRY(small.contains(id) ? open_small(file) : env_.open_file(file));
       TRY(put_in_pool(fd.get(), env_.pool.file.at(id), cat("file ", id)));
     }
     int next = env_.pool.masters;
@@ -204,6 +208,37 @@ class Stub {
     for (int number : std::exchange(reserved_, {})) ::close(number);
     if (env_.connect_files) TRY(env_.connect_files());
     return {};
+  }
+
+  // What 32-bit code has opened without O_LARGEFILE ends for it at 2 GiB.
+  std::set<uint32_t> small_files() const {
+    constexpr uint32_t kLarge = 0100000;
+    std::set<uint32_t> out;
+    for (const auto& t : env_.snapshot.tasks)
+      for (const auto& e : t.fds) {
+        const auto& file = env_.snapshot.files.at(e.id());
+        if (t.ia32 && file.has_reg() && !(file.reg().flags() & (kLarge | O_PATH))) out.insert(e.id());
+      }
+    return out;
+  }
+
+  // Opened, and opened again through that: the kernel sets O_LARGEFILE for all but 32-bit code.
+  Result<Fd> open_small(const pb::file_entry& file) const {
+    Fd fd = TRY(env_.open_file(file));
+    struct stat st {};
+    if (::fstat(fd.get(), &st) < 0) return fail_sys("fstat", cat("file ", file.id()));
+    // Another kind has no length, and might mind.
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) return fd;
+    const int flags = static_cast<int>(file.reg().flags()) & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW | __O_TMPFILE);
+    auto small = kernel::open_as_ia32(proc_, cat("self/fd/", fd.get()), flags);
+    if (!small) {
+      log::warning("file ", file.id(), " of a 32-bit task: ", small.error().message(),
+                   "; it may grow beyond 2 GiB now, ignoring");
+      return fd;
+    }
+    if (::lseek(small->get(), ::lseek(fd.get(), 0, SEEK_CUR), SEEK_SET) < 0 && file.reg().pos() != 0)
+      return fail_sys("lseek", cat("file ", file.id()));
+    return small;
   }
 
   Result<void> fill_shared() {

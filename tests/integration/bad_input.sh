@@ -414,19 +414,32 @@ case_pid_is_taken() {
   [[ $(<"$CASE/result") == ok ]]
 }
 
-case_32_bit_task() { # refused before anything is stopped
+case_32_bit_code_in_a_64_bit_program() { # whose signal handlers may be of either
   mkdir -p "$CASE/work" "$CASE/host"
-  printf '.globl _start\n_start: mov $29, %%eax\nint $0x80\njmp _start\n' >"$CASE/pause.s"  # pause(2)
-  as --32 -o "$CASE/pause.o" "$CASE/pause.s" 2>/dev/null && ld -m elf_i386 -o "$CASE/pause32" "$CASE/pause.o" ||
+  cat >"$CASE/mixed.s" <<'END'
+.globl _start
+_start: sub $8, %rsp
+  movl $0x23, 4(%rsp)
+  movl $inside, (%rsp)
+  lretl
+.code32
+inside: mov $29, %eax  # pause(2)
+  int $0x80
+  jmp inside
+END
+  as -o "$CASE/mixed.o" "$CASE/mixed.s" 2>/dev/null && ld -o "$CASE/mixed" "$CASE/mixed.o" ||
     { echo "skip: no assembler for it"; return 0; }
-  "$CASE/pause32" </dev/null >/dev/null 2>&1 &
+  "$CASE/mixed" </dev/null >/dev/null 2>&1 &
   local pid=$!
   echo $pid >>"$CASE/pids"
-  _executed() { [[ $(readlink "/proc/$pid/exe") == "$CASE/pause32" ]]; }
-  until_true "the program" _executed
-  must_fail UNSUPPORTED criu dump -t $pid -D "$CASE/host" -o dump.log --shell-job -v4
-  grep -qF "(pause32) is a 32-bit task" "$CASE/host/dump.log" || fail "it is not said what is not supported"
-  ! grep -q "freezing" "$CASE/host/dump.log" || fail "it was frozen first"
+  _inside() { [[ $(readlink "/proc/$pid/exe") == "$CASE/mixed" && $(cut -d' ' -f1 "/proc/$pid/syscall") == 29 ]]; }
+  until_true "the program" _inside
+  local round
+  for round in 1 2; do
+    must_fail UNSUPPORTED criu dump -t $pid -D "$CASE/host" -o dump.log --shell-job -v4
+    grep -qF "(mixed) is a 64-bit program that runs other code" "$CASE/host/dump.log" || fail "it is not said what is not supported"
+    until_true "the program again" _inside
+  done
   kill -KILL $pid
 }
 

@@ -39,7 +39,7 @@ DEVICES_ARE_BINDS = {'userns', 'few-ids', 'user-time'}
 NEEDS_HUGE_PAGES = {'hugetlb': 16}
 HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
 SPECIAL = {'cgroup', 'external_tty', 'refused', 'ns_launch', 'vfork'}
-NOT_FOR_PEER = {'copy_on_write'}   # the images of each say in another way, or not at all, what is shared
+NOT_FOR_PEER = {'copy_on_write', 'ia32'}   # the images of each say in another way, or not at all, what is shared
 CLONE_NEWNS, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER = 0x20000, 0x40000000, 36
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -543,6 +543,36 @@ def run_other_vdso(directory, names_too):
         program.clean()
 
 
+def run_other_ia32_vdso(directory):
+    """Only a vDSO of 32-bit code that is the same can be restored; nothing is made before that is said."""
+    program = Program('ia32', 'host', directory, ['all-leaders-live'])   # or only our own images, with a manifest, say it
+    images = os.path.join(directory, 'images')
+    os.mkdir(images)
+    try:
+        Cli().dump(program, images, {})
+        until(program.gone, 'tasks are left after dump')
+        os.unlink(os.path.join(images, 'stasis-manifest.img'))
+        changed = False
+        for path in glob.glob(os.path.join(images, 'pages-*.img')):
+            with open(path, 'r+b') as file:
+                data = file.read()
+                at = data.find(b'__kernel_vsyscall\0')
+                while at >= 0:
+                    page = at & ~4095
+                    if data[page:page + 5] == b'\x7fELF\x01':
+                        file.seek(at + 2)
+                        file.write(b'X')
+                        changed = True
+                    at = data.find(b'__kernel_vsyscall\0', at + 1)
+        if not changed:
+            raise Skipped('no vDSO for 32-bit code')
+        done = subprocess.run([ENGINE, 'restore', '-d', '-D', images], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG)
+        check(done.returncode != 0 and 'STASIS-E-KERNEL-FEATURE' in done.stderr and 'vDSO for 32-bit code' in done.stderr, done.stderr)
+        check(program.gone(), 'tasks are left after the refusal')
+    finally:
+        program.clean()
+
+
 def run_vfork(directory, door):
     """Its children come and go: there is nothing to compare but what the program says."""
     program = Program('vfork', 'host', directory)
@@ -557,6 +587,10 @@ def run_vfork(directory, door):
         program.finish()
     finally:
         program.clean()
+
+
+def run_no_ia32(_):
+    raise Skipped('the compiler makes no 32-bit code')
 
 
 def programs():
@@ -585,8 +619,12 @@ def all_tests(native, peer):
                            lambda d, n=name, f=flavour, o=door, t=times: run_program(d, n, f, o, t, {}))
             yield (f'live {name}/{flavour}/leave-running',
                    lambda d, n=name, f=flavour: run_program(d, n, f, Cli(), 1, {'leave running': True}))
+    if not os.path.exists(os.path.join(LIVE, 'ia32')):
+        yield 'live ia32', run_no_ia32
     if native or peer:
         return
+    if 'ia32' in programs():
+        yield 'live ia32/another_kernel', run_other_ia32_vdso
     for door in (Cli(), Rpc()):
         yield f'live cgroup-root/{door.name}', lambda d, o=door: run_cgroup_root(d, o)
     yield 'live external_tty/cli', run_external_tty

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/kernel/x86_64/ia32.h"
+
 namespace stasis::kernel {
 namespace {
 
@@ -33,17 +35,43 @@ constexpr uint8_t kCode[] = {
     0x4c, 0x89, 0xf4,           //       mov rsp, r14
     0xb8, 0x0f, 0,    0,    0,  //       mov eax, 15 (rt_sigreturn)
     0x0f, 0x05,                 //       syscall
+    0x41, 0x8b, 0x06,           // ia32: mov eax, [r14]
+    0x41, 0x8b, 0x5e, 0x08,     //       mov ebx, [r14+8]
+    0x41, 0x8b, 0x4e, 0x10,     //       mov ecx, [r14+16]
+    0x41, 0x8b, 0x56, 0x18,     //       mov edx, [r14+24]
+    0x41, 0x8b, 0x76, 0x20,     //       mov esi, [r14+32]
+    0x41, 0x8b, 0x7e, 0x28,     //       mov edi, [r14+40]
+    0x41, 0x8b, 0x6e, 0x30,     //       mov ebp, [r14+48]
+    0xcd, 0x80,                 //       int 0x80
+    0x48, 0x98,                 //       cdqe
+    0x49, 0x8b, 0x4e, 0x38,     //       mov rcx, [r14+56]
+    0x48, 0x89, 0x01,           //       mov [rcx], rax
+    0x49, 0x83, 0xc6, 0x40,     //       add r14, 64
+    0x49, 0xff, 0xcc,           //       dec r12
+    0x75, 0xd1,                 //       jnz ia32
+    0xcc,                       //       int3
 };
-static_assert(sizeof(kCode) == 74);
+static_assert(sizeof(kCode) == kIa32End && kCode[kRunnerInt80] == 0xcd);
 
 // include/linux/errno.h: never seen by user space, but by a tracer.
 constexpr int64_t kErestartsys = -512, kErestartnointr = -513;
+
+// What the runner needs is of 64-bit code; the data segments mean nothing to it.
+void to_native(Regs& regs) {
+  if (is_ia32(regs)) regs.cs = kCodeSegment;
+}
+
+// 32-bit code has 32 bits of each.
+int64_t signed_value(const Regs& regs, uint64_t value) {
+  return is_ia32(regs) ? static_cast<int32_t>(value) : static_cast<int64_t>(value);
+}
 
 }  // namespace
 
 std::span<const uint8_t> runner_code() { return kCode; }
 
 void aim_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count, const RunnerEnd& end) {
+  to_native(regs);
   regs.rip = code;
   regs.rbx = calls;
   regs.r12 = count;
@@ -55,8 +83,14 @@ void aim_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count, const
   regs.eflags &= ~uint64_t{0x10500};          // no resume, direction or trap flag
 }
 
+void aim_ia32_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count) {
+  aim_runner(regs, code + kIa32Loop, 0, count, {});
+  regs.r14 = calls;
+}
+
 void aim_syscall(Regs& regs, uint64_t instruction, uint64_t nr, std::span<const uint64_t> args) {
   auto arg = [&](size_t i) { return i < args.size() ? args[i] : 0; };
+  to_native(regs);
   regs.rip = instruction;
   regs.rax = nr;
   regs.rdi = arg(0);
@@ -110,8 +144,8 @@ bool is_restart_code(int64_t result) {
 }
 
 int64_t restart_code(const Regs& regs) {
-  const auto result = static_cast<int64_t>(regs.rax);
-  return static_cast<int64_t>(regs.orig_rax) >= 0 && is_restart_code(result) ? result : 0;
+  const int64_t result = signed_value(regs, regs.rax);
+  return signed_value(regs, regs.orig_rax) >= 0 && is_restart_code(result) ? result : 0;
 }
 
 // What a restart block holds besides (when a sleep ends) is carried elsewhere, engine/tasks/sleeps.h.
@@ -127,8 +161,10 @@ void as_interrupted(Regs& regs, int64_t code) {
   regs.rax = static_cast<uint64_t>(code);
 }
 
-bool restart_cut_short(Regs& regs) {
-  if (static_cast<int64_t>(regs.rax) != -EINTR) return false;
+namespace {
+
+bool is_cut_short(const Regs& regs) {
+  if (is_ia32(regs)) return ia32_call(regs) == Ia32Call::kCutShort;
   switch (static_cast<int64_t>(regs.orig_rax)) {
     case __NR_epoll_wait:
     case __NR_epoll_pwait:
@@ -137,9 +173,15 @@ bool restart_cut_short(Regs& regs) {
     case __NR_semop:
     case __NR_semtimedop:
     case __NR_io_getevents:
-    case __NR_io_pgetevents: break;
+    case __NR_io_pgetevents: return true;
     default: return false;
   }
+}
+
+}  // namespace
+
+bool restart_cut_short(Regs& regs) {
+  if (signed_value(regs, regs.rax) != -EINTR || !is_cut_short(regs)) return false;
   regs.rax = static_cast<uint64_t>(kRestartNoHandler);
   return true;
 }

@@ -29,6 +29,9 @@ std::span<const uint8_t> runner_code();
 // Offsets from the start of the code: behind the int3, and behind the tkill.
 constexpr uint64_t kEndByTrap = 51, kEndBySignal = 64;
 constexpr uint64_t kRunnerSyscall = 27;  // the loop's own `syscall`
+// A second loop behind it makes system calls of ia32, for tasks of 32-bit code: r14 = next entry, r12 = how many; int3.
+constexpr uint64_t kIa32Loop = 74, kIa32End = 122;
+constexpr uint64_t kRunnerInt80 = 101;  // its own `int $0x80`
 
 struct RunnerEnd {
   pid_t tid = 0;  // in the task's pid namespace; 0: end by int3
@@ -37,6 +40,7 @@ struct RunnerEnd {
 };
 // Sets up `regs` to run `count` entries at `calls` by the code at `code`.
 void aim_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count, const RunnerEnd& end);
+void aim_ia32_runner(Regs& regs, uint64_t code, uint64_t calls, uint64_t count);
 
 // The bytes that rt_sigreturn(2) expects at rsp to bring back these registers, mask and
 // NT_X86_XSTATE, when they lie at `address` (64-byte aligned). arch/x86/include/asm/sigframe.h.

@@ -61,6 +61,8 @@ def merged_maps(pid, numbers):
     areas = []
     for line in read(f'/proc/{pid}/maps').splitlines():
         span, protection, offset, *rest = line.split(None, 5)
+        if rest[-1] == '[vsyscall]':   # no mapping of the task's: shown, by the kernel, of what was not made as 32-bit code
+            continue
         start, end = (int(part, 16) for part in span.split('-'))
         offset = int(offset, 16)
         if rest[-1].startswith('/anon_hugepage') and 'p' in protection:
