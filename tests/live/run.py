@@ -276,7 +276,7 @@ def checkpoint_and_restore(program, door, times, options):
         check(not differs, f'after restore {round_ + 1}: {differs}' if not options.get('leave running') else differs)
 
 
-def run_program(directory, name, flavour, door, times, options):
+def run_program(directory, name, flavour, door=None, times=0, options=None):
     with huge_pages(name):
         run_program_with_pages(directory, name, flavour, door, times, options)
 
@@ -285,7 +285,10 @@ def run_program_with_pages(directory, name, flavour, door, times, options):
     program = Program(name, flavour, directory)
     try:
         program.must_be_there()
-        checkpoint_and_restore(program, door, times, options)
+        if door:
+            checkpoint_and_restore(program, door, times, options)
+        else:
+            program.look()
         program.finish()
     finally:
         program.clean()
@@ -305,21 +308,6 @@ def run_interchange(directory, name, flavour, peer, direction):
         except Failed as why:
             raise Skipped(f'{peer} cannot by itself: {" ".join(str(why).split())[:200]}') from why
         raise wrong
-
-
-def run_native(directory, name, flavour):
-    with huge_pages(name):
-        run_native_with_pages(directory, name, flavour)
-
-
-def run_native_with_pages(directory, name, flavour):
-    program = Program(name, flavour, directory)
-    try:
-        program.must_be_there()
-        program.look()
-        program.finish()
-    finally:
-        program.clean()
 
 
 # --- the engine on a host whose clocks are elsewhere: after a reboot, or another one.
@@ -611,7 +599,7 @@ def all_tests(native, peer):
                            lambda d, n=name, f=flavour, way=direction: run_interchange(d, n, f, peer, way))
                 continue
             if native:
-                yield f'live {name}/{flavour}/native', lambda d, n=name, f=flavour: run_native(d, n, f)
+                yield f'live {name}/{flavour}/native', lambda d, n=name, f=flavour: run_program(d, n, f)
                 continue
             for door in (Cli(), Rpc()):
                 for times in (1,) if name in LONG else (1, 2):
