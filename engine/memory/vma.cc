@@ -60,8 +60,10 @@ bool is_memfd(const MapContext& context, const procfs::Map& map) {
   return map.name.starts_with("/memfd:") && (on_shmem(context, map) || map.flag("ht"));
 }
 
+// The inode is the id of the segment: the first of an ipc namespace has 0.
 bool is_sysv(const MapContext& context, const procfs::Map& map) {
-  return map.shared && map.name.starts_with("/SYSV") && (on_shmem(context, map) || map.flag("ht"));
+  const bool shmem = map.dev_major == context.shmem_major && map.dev_minor == context.shmem_minor;
+  return map.shared && map.name.starts_with("/SYSV") && (shmem || map.flag("ht"));
 }
 
 bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }

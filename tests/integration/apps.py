@@ -386,10 +386,13 @@ def postgresql(place, directory):
     command(f'{programs}/initdb', '-D', f'{place.data}/db', '-A', 'trust', '-U', 'tester', '--no-sync', user=user, group=user, extra_groups=[])
     with open(f'{place.data}/db/pg_hba.conf', 'a') as file:
         file.write('host all all 0.0.0.0/0 trust\n')
-    place.start([f'{programs}/postgres', '-D', f'{place.data}/db', '-p', str(port), '-k', '/tmp', '-h', '0.0.0.0',
-                 '-c', 'shared_buffers=16MB'], user=user)
+    # Its segment of System V memory is to be its own.
+    bare = place.name == 'bare'
+    own_ipc = ['/usr/bin/unshare', '--ipc', '/usr/bin/setpriv', f'--reuid={user}', f'--regid={user}', '--clear-groups'] if bare else []
+    place.start([*own_ipc, f'{programs}/postgres', '-D', f'{place.data}/db', '-p', str(port), '-k', place.data, '-h', '0.0.0.0',
+                 '-c', 'shared_buffers=16MB'], user=None if bare else user)
     client = ['psql', '-h', place.host, '-p', str(port), '-U', 'tester', '-d', 'postgres', '-X', '-A', '-t', '-q']
-    if place.name == 'runc':
+    if not bare:
         client = ['ip', 'netns', 'exec', place.networks[1], *client]
     until(lambda: command(*client, '-c', 'create table t (n int)', ok=False).returncode == 0, 'postgresql to serve')
     session = subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
@@ -412,11 +415,29 @@ def postgresql(place, directory):
 
 
 def tmux(place, directory):
-    """A shell in a terminal of its own, with a job and what is on the screen."""
+    """A shell in a terminal of the server's, with a variable, a job, a half-typed command, and what is on the screen."""
     need('tmux')
-    place.start(['/usr/bin/tmux', '-S', f'{place.data}/socket', '-f', '/dev/null', 'new-session', '-d', '-x', '80', '-y', '24', '/bin/sh']
-                if place.name == 'runc' else ['/usr/bin/tmux', '-D', '-S', f'{place.data}/socket', '-f', '/dev/null'])
-    raise Skip('not yet')
+    path = f'{place.data}/socket'
+    place.start(['/usr/bin/tmux', '-D', '-S', path, '-f', '/dev/null'])
+
+    def tell(*words, ok=True):
+        return command('tmux', '-S', path, *words, ok=ok)
+    until(lambda: os.path.exists(path), 'tmux to listen')   # or the client makes a server of its own
+    until(lambda: tell('new-session', '-d', '-x', '80', '-y', '24', '/bin/sh', ok=False).returncode == 0, 'tmux to serve')
+
+    def shows(text):
+        return any(line.strip() == text for line in tell('capture-pane', '-p').stdout.splitlines())
+    tell('send-keys', 'N=40; sleep 1000 & echo begun', 'Enter')
+    until(lambda: shows('begun'), 'the shell')
+    for number in range(41, 43):
+        tell('send-keys', 'N=$((N + 1)); kill -0 $! && echo now')
+        place.move()
+        check(shows('begun'), 'the screen is lost')
+        tell('send-keys', ' $N', 'Enter')
+        until(lambda: shows(f'now {number}'), 'the shell to answer')
+    tell('resize-window', '-x', '100', '-y', '30')
+    tell('send-keys', 'stty size', 'Enter')
+    until(lambda: shows('30 100'), 'the new size of the window')
 
 
 def stress(place, directory):
@@ -440,7 +461,7 @@ def stress(place, directory):
 
 
 CASES = {'python': line_server(python), 'node': line_server(node), 'go': line_server(go), 'java': line_server(java),
-         'redis': redis, 'nginx': nginx, 'postgresql': postgresql, 'stress': stress}
+         'redis': redis, 'nginx': nginx, 'postgresql': postgresql, 'tmux': tmux, 'stress': stress}
 
 
 def main():

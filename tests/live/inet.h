@@ -94,7 +94,7 @@ static void loopback_up(void) {
   close(fd);
 }
 
-static int bound(int family, int type, int any, int port) {
+__attribute__((unused)) static int bound(int family, int type, int any, int port) {
   int fd = socket(family, type, 0);
   CHECK(fd >= 0);
   struct sockaddr_in v4 = {

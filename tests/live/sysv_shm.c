@@ -25,6 +25,9 @@ static struct shmid_ds stat_of(int id) {
 
 int main(int argc, char **argv) {
   live_init(argc, argv);
+  int first = make(IPC_PRIVATE, kPage, 0600);  // the first of a namespace has the id 0
+  char *zero = attach(first, 0);
+  strcpy(zero, "first");
   int gone = make(IPC_PRIVATE, kPage, 0600);  // so that the ids that stay are not the first ones
   CHECK(shmctl(gone, IPC_RMID, NULL) == 0);
   int named = make(kKey, 100 * kPage + 5, 0640), lonely = make(IPC_PRIVATE, 3 * kPage, 0600);
@@ -63,6 +66,10 @@ int main(int argc, char **argv) {
     CHECK(shmctl(removed, IPC_RMID, NULL) == 0);
     live_gate_pass(gate);
     live_wait();
+  char *again = attach(first, 0);
+  strcat(again, " still");
+  CHECK(strcmp(zero, "first still") == 0, "segment %d: %s", first, zero);
+  CHECK(shmdt(again) == 0);
     for (int i = 0; i < 3000 && strcmp(dying + 100, "ping"); i++) live_pause();
     CHECK(!strcmp(dying + 100, "ping"), "the removed segment is not shared any more");
     CHECK(!strcmp(part + 50 * kPage, "changed"), "%s", part + 50 * kPage);
