@@ -250,10 +250,10 @@ case_shell_on_the_console() {
 
 case_refused_leaves_it_alone() {
   at_exit stop_left
-  make_container "mkfifo /tmp/p; sh -c 'exec 9<>/tmp/p; exec sleep 100000' $ID & $LOOP"
-  ln -sf busybox "$CASE/lxc/$ID/rootfs/bin/mkfifo"
+  make_container "sh -c 'sleep 1 & exec 9</proc/\$!/stat; wait; echo >/files/held; exec sleep 100000' $ID & $LOOP"
   lxc_start
-  ! lxc checkpoint -D "$CASE/images" -s || fail "a named pipe was taken"
+  until_true "the file of a process that has ended" test -e "$FILES/held"
+  ! lxc checkpoint -D "$CASE/images" -s || fail "a file of a process that has ended was taken"
   grep -q 'STASIS-E-UNSUPPORTED-FILE' "$CASE/images/dump.log" || fail "no STASIS-E-UNSUPPORTED-FILE in the log"
   is_state RUNNING || fail "LXC says $(state)"
   counts_on

@@ -139,10 +139,11 @@ case_pod_of_two() {
 
 case_failed_checkpoint_leaves_it_running() {
   prepared
-  local command="exec 5<>/tmp/fifo; $PRINTER"
-  must podman run -d --name one --network none localhost/counter:1 sh -c "busybox mkfifo /tmp/fifo; $command" "$ID"
+  # Before it prints anything it holds a file of a process that has ended.
+  local held='sleep 1 & exec 5</proc/$!/stat; wait'
+  must podman run -d --name one --network none localhost/counter:1 sh -c "$held; $PRINTER" "$ID"
   goes_on one
-  podman container checkpoint one >"$CASE/said" 2>&1 && fail "a named pipe was checkpointed"
+  podman container checkpoint one >"$CASE/said" 2>&1 && fail "a file of a process that has ended was checkpointed"
   _is one running || fail "it is $(state one)"
   goes_on one
 }
