@@ -136,7 +136,8 @@ struct RestoreEnv {
   std::map<uint64_t, Fd> open_memfds;
   const std::map<uint32_t, uint32_t>* ghosts = nullptr;  // file id -> ghost-file-ID
   std::map<uint32_t, Fd> open_ghosts;
-  std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end
+  std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end; as long as they are needed
+  std::map<uint32_t, int> pipe_users;                 // by pipe id: files of the images that are still to be opened
   std::set<std::pair<uint32_t, int>> pipe_ends_used;  // pipe id, O_RDONLY or O_WRONLY
   mounts::Masters masters;                            // of pseudo terminals, by index: made with the mounts
   mounts::Masters masters_unused;                     // made on the way to those

@@ -184,6 +184,14 @@ Result<std::pair<Fd, Fd>*> pipe_of(uint32_t id, RestoreEnv& env) {
   return &at->second;
 }
 
+// Thousands of pipes would need twice their descriptors otherwise.
+void close_when_done(uint32_t id, RestoreEnv& env) {
+  if (env.pipe_users.empty())
+    for (const auto& [file_id, file] : env.files)
+      if (file.has_pipe()) ++env.pipe_users[file.pipe().pipe_id()];
+  if (--env.pipe_users[id] == 0) env.open_pipes.erase(id);
+}
+
 Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (!entry.has_pipe()) return fail(Code::kImageCorrupt, cat("files.img: file ", entry.id(), " is no pipe"));
   const auto& pipe = entry.pipe();
@@ -204,6 +212,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
       first ? TRY(dup_at_least(source)) : TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
   if (::fcntl(fd.get(), F_SETFL, static_cast<int>(pipe.flags() & kSettableFlags)) < 0)
     return fail_sys("fcntl(F_SETFL)", key);
+  close_when_done(pipe.pipe_id(), env);
   return fd;
 }
 

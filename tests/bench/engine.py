@@ -4,6 +4,7 @@
 ratios to STASIS_BENCH_PEER (a criu binary) if it is set, and to what one process needs to write (read) as many bytes. STASIS_BENCH_FILTER selects rows.
 Nothing here passes or fails."""
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -19,7 +20,7 @@ BUILD = os.environ.get('STASIS_BUILD', 'build')
 ROUNDS = int(os.environ.get('STASIS_BENCH_ROUNDS', '3'))
 ROWS = ([('processes', n) for n in (1, 10, 100, 500)] + [('threads', n) for n in (1, 100, 1000)] +
         [('memory', n) for n in (64, 1024, 4096)] + [('huge', n) for n in (64, 1024, 4096)] + [('vmas', n) for n in (500, 5000)] +
-        [('workers', n) for n in (10, 100)] + [('connections', 1000), ('pairs', 1000), ('pipes', 10000), ('files', 10000)])
+        [('workers', n) for n in (10, 100)] + [('connections', 1000), ('pairs', 1000), ('pipes', 10000 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 21500 else 9000), ('files', 10000)])
 UNITS = {'memory': 'MiB', 'huge': 'MiB, huge pages', 'workers': 'workers share 500 MiB'}
 COLUMNS = ('dump', 'frozen', 'restore', 'image', 'dump RSS', 'rest. RSS', 'pss')
 
