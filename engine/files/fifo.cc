@@ -60,8 +60,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
       TRY_CTX(fill_pipe(keeper->second.get(), data->second), reg.name());
   }
   Fd fd = TRY(open_at(env.proc, self, static_cast<int>(reg.flags() & O_ACCMODE) | O_NONBLOCK));
-  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(reg.flags() & kSettableFlags)) < 0)
-    return fail_sys("fcntl(F_SETFL)", reg.name());
+  TRY(set_flags(fd.get(), reg.flags(), reg.name()));
   return fd;
 }
 

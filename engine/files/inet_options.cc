@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/files/socket_options.h"
 #include "engine/files/tcp.h"
 
 namespace stasis::files {
@@ -21,7 +22,6 @@ namespace {
 
 using Opts = pb::sk_opts_entry;
 
-constexpr int kBufLock = 72;      // SO_BUF_LOCK, since 5.15
 constexpr size_t kMaxValue = 32;  // struct icmp6_filter; TCP_CA_NAME_MAX is 16, everything else is an int
 
 struct Option {
@@ -176,13 +176,6 @@ const Number kNumbers[] = {
     {IPPROTO_TCP, TCP_KEEPINTVL, &Opts::tcp_keepintvl, &Opts::set_tcp_keepintvl},
 };
 
-Result<timeval> get_timeout(int socket, int name) {
-  timeval value{};
-  socklen_t size = sizeof(value);
-  if (::getsockopt(socket, SOL_SOCKET, name, &value, &size) < 0) return fail_sys("getsockopt", "timeout");
-  return value;
-}
-
 std::unexpected<Error> refuse(const Candidate& c, std::string_view what) {
   return fail(Error(Code::kUnsupportedFile, cat(c.name(), " is a socket ", what, ", which cannot be checkpointed yet"))
                   .about(c.name()));
@@ -297,14 +290,7 @@ Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type
 Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out) {
   const int socket = c.copy.get();
   Opts& opts = *entry.mutable_opts();
-  opts.set_so_sndbuf(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_SNDBUF).value_or(0)));
-  opts.set_so_rcvbuf(static_cast<uint32_t>(get_int(socket, SOL_SOCKET, SO_RCVBUF).value_or(0)));
-  if (const auto lock = get_int(socket, SOL_SOCKET, kBufLock)) opts.set_so_buf_lock(static_cast<uint32_t>(*lock));
-  const timeval send = TRY(get_timeout(socket, SO_SNDTIMEO)), receive = TRY(get_timeout(socket, SO_RCVTIMEO));
-  opts.set_so_snd_tmo_sec(static_cast<uint64_t>(send.tv_sec));
-  opts.set_so_snd_tmo_usec(static_cast<uint64_t>(send.tv_usec));
-  opts.set_so_rcv_tmo_sec(static_cast<uint64_t>(receive.tv_sec));
-  opts.set_so_rcv_tmo_usec(static_cast<uint64_t>(receive.tv_usec));
+  TRY(dump_common_options(socket, opts));
   const auto* locked =
       env.connections && env.connections->contains(c.st.st_ino) ? &env.connections->at(c.st.st_ino) : nullptr;
   opts.set_reuseaddr(locked ? locked->reuse : get_int(socket, SOL_SOCKET, SO_REUSEADDR).value_or(0) != 0);
@@ -313,12 +299,8 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
     if (const auto value = get_int(socket, SOL_SOCKET, f.name)) (opts.*f.set)(*value != 0);
   for (const auto& n : kNumbers)
     if (const auto value = get_int(socket, n.level, n.name)) (opts.*n.set)(static_cast<uint32_t>(*value));
-  linger slow{};
-  socklen_t size = sizeof(slow);
-  if (::getsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, &size) == 0 && slow.l_onoff)
-    opts.set_so_linger(static_cast<uint32_t>(slow.l_linger));
   char device[IFNAMSIZ] = {};
-  size = sizeof(device);
+  socklen_t size = sizeof(device);
   if (::getsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 && device[0]) opts.set_so_bound_dev(device);
   if (entry.family() == AF_INET6) entry.set_v6only(get_int(socket, IPPROTO_IPV6, IPV6_V6ONLY).value_or(0) != 0);
   if (get_int(socket, IPPROTO_IP, IP_FREEBIND).value_or(0)) entry.mutable_ip_opts()->set_freebind(true);
@@ -364,16 +346,7 @@ Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, co
     if (!now || *now == wanted || wanted == 0) continue;
     TRY(set_int(socket, n.level, n.name, wanted, cat("socket option ", n.name)));
   }
-  const timeval send{static_cast<time_t>(opts.so_snd_tmo_sec()), static_cast<suseconds_t>(opts.so_snd_tmo_usec())};
-  const timeval receive{static_cast<time_t>(opts.so_rcv_tmo_sec()), static_cast<suseconds_t>(opts.so_rcv_tmo_usec())};
-  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) < 0 ||
-      ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) < 0)
-    return fail_sys(Code::kRestoreFailed, "setsockopt", "timeout");
-  if (opts.has_so_linger()) {
-    const linger slow{1, static_cast<int>(opts.so_linger())};
-    if (::setsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)) < 0)
-      return fail_sys(Code::kRestoreFailed, "setsockopt", "SO_LINGER");
-  }
+  TRY(restore_common_options(socket, opts));
   if (extra) TRY(restore_extra(socket, *extra));
   return restore_buffers(socket, opts);
 }

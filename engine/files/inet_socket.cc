@@ -325,8 +325,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
     TRY(place(fd.get(), isk));
   if (extra && extra->has_uid() && ::fchown(fd.get(), extra->uid(), static_cast<gid_t>(-1)) < 0)
     return fail_sys(Code::kRestoreFailed, "fchown", cat("file ", entry.id()));
-  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(isk.flags() & kSettableFlags)) < 0)
-    return fail_sys("fcntl(F_SETFL)", cat("file ", entry.id()));
+  TRY(set_flags(fd.get(), isk.flags(), cat("file ", entry.id())));
   return fd;
 }
 

@@ -114,8 +114,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (const auto* extra = find_extra(env, entry.id());
       extra && extra->has_uid() && ::fchown(fd.get(), extra->uid(), static_cast<gid_t>(-1)) < 0)
     return fail_sys(Code::kRestoreFailed, "fchown", name);
-  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(nlsk.flags() & kSettableFlags)) < 0)
-    return fail_sys("fcntl(F_SETFL)", name);
+  TRY(set_flags(fd.get(), nlsk.flags(), name));
   return fd;
 }
 

@@ -210,8 +210,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   const bool first = access != O_RDWR && env.pipe_ends_used.insert({pipe.pipe_id(), access}).second;
   Fd fd =
       first ? TRY(dup_at_least(source)) : TRY(open_at(AT_FDCWD, cat("/proc/self/fd/", source), access | O_NONBLOCK));
-  if (::fcntl(fd.get(), F_SETFL, static_cast<int>(pipe.flags() & kSettableFlags)) < 0)
-    return fail_sys("fcntl(F_SETFL)", key);
+  TRY(set_flags(fd.get(), pipe.flags(), key));
   close_when_done(pipe.pipe_id(), env);
   return fd;
 }

@@ -9,13 +9,13 @@
 #include <cstring>
 
 #include "engine/files/inet_options.h"
+#include "engine/files/socket_options.h"
 
 namespace stasis::files {
 namespace {
 
 using Opts = pb::sk_opts_entry;
 
-constexpr int kBufLock = 72;  // SO_BUF_LOCK, since 5.15
 constexpr int kSndBufForce = 32, kRcvBufForce = 33;
 
 // Kept in the manifest when they differ from those of a new socket; the numbers of asm-generic/socket.h.
@@ -55,13 +55,6 @@ const Number kNumbers[] = {
 
 uint32_t number(int socket, int name) { return static_cast<uint32_t>(get_int(socket, SOL_SOCKET, name).value_or(0)); }
 
-Result<timeval> get_timeout(int socket, int name) {
-  timeval value{};
-  socklen_t size = sizeof(value);
-  if (::getsockopt(socket, SOL_SOCKET, name, &value, &size) < 0) return fail_sys("getsockopt", "timeout");
-  return value;
-}
-
 // The kernel doubles what it is given. Beyond the limits of the host only the host's root may go.
 Result<void> set_buffer(int socket, int name, int force, uint32_t size) {
   if (number(socket, name) == size) return {};
@@ -90,22 +83,11 @@ Result<void> restore_extra(int socket, const pb::socket_extra& extra) {
 Result<void> dump_unix_options(const Candidate& c, const DumpEnv& env, pb::unix_sk_entry& entry, DumpOutput& out) {
   const int socket = c.copy.get();
   Opts& opts = *entry.mutable_opts();
-  opts.set_so_sndbuf(number(socket, SO_SNDBUF));
-  opts.set_so_rcvbuf(number(socket, SO_RCVBUF));
-  if (const auto lock = get_int(socket, SOL_SOCKET, kBufLock)) opts.set_so_buf_lock(static_cast<uint32_t>(*lock));
-  const timeval send = TRY(get_timeout(socket, SO_SNDTIMEO)), receive = TRY(get_timeout(socket, SO_RCVTIMEO));
-  opts.set_so_snd_tmo_sec(static_cast<uint64_t>(send.tv_sec));
-  opts.set_so_snd_tmo_usec(static_cast<uint64_t>(send.tv_usec));
-  opts.set_so_rcv_tmo_sec(static_cast<uint64_t>(receive.tv_sec));
-  opts.set_so_rcv_tmo_usec(static_cast<uint64_t>(receive.tv_usec));
+  TRY(dump_common_options(socket, opts));
   for (const auto& f : kFlags)
     if (const auto value = get_int(socket, SOL_SOCKET, f.name)) (opts.*f.set)(*value != 0);
   for (const auto& n : kNumbers)
     if (const auto value = get_int(socket, SOL_SOCKET, n.name)) (opts.*n.set)(static_cast<uint32_t>(*value));
-  linger slow{};
-  socklen_t size = sizeof(slow);
-  if (::getsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, &size) == 0 && slow.l_onoff)
-    opts.set_so_linger(static_cast<uint32_t>(slow.l_linger));
 
   const Fd fresh(::socket(AF_UNIX, static_cast<int>(entry.type()) | SOCK_CLOEXEC, 0));
   if (!fresh) return fail_sys("socket");
@@ -141,16 +123,7 @@ Result<void> restore_unix_options(int socket, const pb::unix_sk_entry& entry, co
     if (wanted == 0 || number(socket, n.name) == wanted) continue;
     TRY(set_int(socket, SOL_SOCKET, n.name, static_cast<int>(wanted), cat("socket option ", n.name)));
   }
-  const timeval send{static_cast<time_t>(opts.so_snd_tmo_sec()), static_cast<suseconds_t>(opts.so_snd_tmo_usec())};
-  const timeval receive{static_cast<time_t>(opts.so_rcv_tmo_sec()), static_cast<suseconds_t>(opts.so_rcv_tmo_usec())};
-  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) < 0 ||
-      ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) < 0)
-    return fail_sys(Code::kRestoreFailed, "setsockopt", "timeout");
-  if (opts.has_so_linger()) {
-    const linger slow{1, static_cast<int>(opts.so_linger())};
-    if (::setsockopt(socket, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)) < 0)
-      return fail_sys(Code::kRestoreFailed, "setsockopt", "SO_LINGER");
-  }
+  TRY(restore_common_options(socket, opts));
   TRY(set_buffer(socket, SO_SNDBUF, kSndBufForce, opts.so_sndbuf()));
   TRY(set_buffer(socket, SO_RCVBUF, kRcvBufForce, opts.so_rcvbuf()));
   if (get_int(socket, SOL_SOCKET, kBufLock))

@@ -376,9 +376,7 @@ class Connector {
     if (node.options && node.options->has_uid() && ::fchown(node.fd, node.options->uid(), static_cast<gid_t>(-1)) < 0)
       return fail_sys(Code::kRestoreFailed, "fchown");
     TRY(restore_unix_options(node.fd, usk, node.options));
-    if (::fcntl(node.fd, F_SETFL, static_cast<int>(usk.flags() & kSettableFlags)) < 0)
-      return fail_sys("fcntl(F_SETFL)");
-    return {};
+    return set_flags(node.fd, usk.flags(), cat("file ", usk.id()));
   }
 
   RestoreEnv& env_;
