@@ -22,16 +22,6 @@ constexpr int64_t kSecond = 1'000'000'000;
 
 using TimerKey = std::pair<int, uint64_t>;  // clock, end
 
-// A thread in an interrupted call with a restart block.
-struct Sleeper {
-  Process* process;
-  Thread* thread;
-  std::string where;          // /proc/PID/wchan while it sleeps
-  bool over = false;          // the call has ended
-  std::set<TimerKey> timers;  // in every list that was made while it slept
-  std::map<TimerKey, int64_t> left;
-};
-
 // As 64-bit code would make it.
 struct Call {
   long nr = 0;
@@ -39,6 +29,17 @@ struct Call {
   bool ia32 = false;
   bool wide = true;     // times are of 64 bits
   bool hidden = false;  // its number, behind restart_syscall(2): `wide` of ia32 is not known
+};
+
+// A thread in an interrupted call with a restart block.
+struct Sleeper {
+  Process* process;
+  Thread* thread;
+  Call call;                  // as it was found: to be let sleep hides it
+  std::string where;          // /proc/PID/wchan while it sleeps
+  bool over = false;          // the call has ended
+  std::set<TimerKey> timers;  // in every list that was made while it slept
+  std::map<TimerKey, int64_t> left;
 };
 
 using kernel::Ia32Call;
@@ -91,7 +92,7 @@ std::unexpected<Error> cannot_tell(const Sleeper& s) {
 }
 
 Result<Call> which_call(const Sleeper& s) {
-  Call call = make_call(s.thread->regs);
+  Call call = s.call;
   if (!call.hidden) return call;
   if (is_poll(s)) {
     call.nr = __NR_poll;
@@ -149,11 +150,14 @@ Result<void> let_sleep(const procfs::Procfs& proc, Sleeper& s) {
   TRY(kernel::cont_to_syscall(tid));
   for (int round = 0; round < 2000; ++round) {
     const char state = TRY(proc.thread_stat(s.process->pid, tid)).state;
-    if (state == 'S' || state == 't') break;
-    const timespec nap{0, 10'000};
+    if (state == 't') break;
+    const auto where = proc.text(tid, "wchan");
+    if (where) s.where = trim(*where);
+    // It may have been woken in between: of a task that runs there is no place.
+    if (state == 'S' && (!where || s.where != "0")) break;
+    const timespec nap{0, round < 500 ? 10'000 : 500'000};
     ::nanosleep(&nap, nullptr);
   }
-  if (const auto where = proc.text(tid, "wchan")) s.where = trim(*where);
   return {};
 }
 
@@ -320,7 +324,7 @@ Result<void> measure_sleeps(const procfs::Procfs& proc, std::vector<Process>& pr
       if (t.exited || kernel::restart_code(t.regs) != kernel::kRestartBlock) continue;
       const Call call = make_call(t.regs);
       const bool told = !call.hidden && needs_no_measure(call);
-      (told ? known : unknown).push_back({&p, &t});
+      (told ? known : unknown).push_back({.process = &p, .thread = &t, .call = call});
     }
   if (!unknown.empty()) TRY(watch(proc, unknown));
   for (auto* sleepers : {&known, &unknown})
