@@ -367,6 +367,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     TRY(check_interrupted());
     pages += TRY_CTX(memory::rebuild(d.runner, *d.image, how, plan.pool, s.segments), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
+    TRY_CTX(tasks::restore_thread_dirs(d, plan.pool.file), name);
     driven.push_back(std::move(d));
   }
   TRY(close_shared_memory(s, plan.pool, driven.front().runner));
@@ -409,6 +410,19 @@ Result<void> set_up_from_outside(const tasks::Snapshot& s, const Plan& plan, con
     sources = TRY(mounts::open_sources(plan.mounts, options.root));
   }
   return mounts::send_sources(sources_socket, sources);
+}
+
+// Who shares the file table of another comes before that one, which closes what nobody needs any more.
+Result<void> finish_files(const files::RestoreEnv& files, std::vector<tasks::Driven>& driven) {
+  for (const bool sharers : {true, false}) {
+    for (auto& d : driven) {
+      if (d.image->shares_files != sharers) continue;
+      remote::Batch batch;
+      TRY(files::late(d.image->node.pid(), d.image->fds, files, batch));
+      if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
+    }
+  }
+  return {};
 }
 
 // From the first credential on, nothing privileged can be done in a task any more.
@@ -600,11 +614,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     d.setgroups = !snapshot.users || snapshot.users->setgroups;
   }
   log::info("restore: memory is filled");
-  for (auto& d : driven) {
-    remote::Batch batch;
-    TRY(files::late(d.image->node.pid(), d.image->fds, files_env, batch));
-    if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
-  }
+  TRY(finish_files(files_env, driven));
   auto connections = TRY(files::HeldConnections::take(stubs.root_pidfd(), files_env));
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));
