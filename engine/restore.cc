@@ -68,6 +68,7 @@ struct Plan {
   namespaces::NetPlan net;
   tasks::Pool pool;
   std::vector<memory::Premap> premaps;  // by task
+  memory::Runs taken;                   // by the stubs themselves
   std::vector<memory::VdsoPlan> vdsos;
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
@@ -190,10 +191,10 @@ Result<std::vector<memory::VdsoPlan>> plan_vdsos(const procfs::Procfs& proc, con
 
 // Where a stub, a copy of ours, has mappings or may come to have some: its heap grows up, new ones come below the
 // others.
-Result<memory::Runs> own_ranges(const procfs::Procfs& proc) {
+Result<memory::Runs> stub_ranges(const procfs::Procfs& proc, pid_t pid) {
   constexpr uint64_t kRoom = 64u << 20;
   memory::Runs out;
-  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(pid, "maps")))))
     if (map.end <= memory::kTaskSize)
       out = memory::unite(out, {{map.start - std::min(map.start, kRoom), map.end + kRoom}});
   return out;
@@ -235,9 +236,9 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   TRY(files::check_external_unix(s.files, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
-  // A process that a runtime made is no copy of ours.
-  plan.premaps =
-      into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
+  plan.taken = TRY(stub_ranges(proc, into ? options.into.pid : ::getpid()));
+  plan.premaps = into && !into::can_keep_off(plan.taken) ? std::vector<memory::Premap>(s.tasks.size())
+                                                         : memory::plan_premap(s, plan.tree, plan.taken);
   TRY(memory::check_huge_pages(s));
   const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
   plan.vdsos = TRY(plan_vdsos(proc, s, arena));
@@ -551,6 +552,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   env.shared_objects = std::move(shared_objects);
   env.pool = plan.pool;
   env.premaps = &plan.premaps;
+  env.taken = plan.taken;
   env.set_up_namespaces = [&]() -> Result<void> {
     if (snapshot.users) {
       TRY(namespaces::become_root(*snapshot.users));

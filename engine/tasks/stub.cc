@@ -2,8 +2,6 @@
 #include "engine/tasks/stub.h"
 
 #include <fcntl.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -11,7 +9,6 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -386,8 +383,7 @@ class Stub {
         const auto& below = env_.plan.nodes[static_cast<size_t>(child)];
         if (!(below.*share)) continue;
         auto& settled = env_.shared.slot(static_cast<size_t>(child)).settled;
-        while (__atomic_load_n(&settled, __ATOMIC_ACQUIRE) == 0)
-          ::syscall(SYS_futex, &settled, FUTEX_WAIT, 0, nullptr, nullptr, 0);
+        while (__atomic_load_n(&settled, __ATOMIC_ACQUIRE) == 0) kernel::futex_wait(settled, 0);
         self(self, below);
       }
     };
@@ -397,7 +393,7 @@ class Stub {
   void settle() const {
     auto& settled = env_.shared.slot(static_cast<size_t>(node_)).settled;
     __atomic_store_n(&settled, 1, __ATOMIC_RELEASE);
-    ::syscall(SYS_futex, &settled, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    kernel::futex_wake(settled);
   }
 
   Result<void> place_files(const TaskImage& t) {

@@ -99,6 +99,7 @@ struct StubEnv {
   std::map<uint64_t, Fd> shared_objects;
   Pool pool;
   const std::vector<memory::Premap>* premaps = nullptr;  // by task; null: none
+  memory::Runs taken;                                    // what they keep off
 };
 
 // What files are restored from; `pool` has to live as long.
