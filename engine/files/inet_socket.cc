@@ -333,6 +333,10 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
 
 Result<void> check_socket_namespace(const Candidate& c, const DumpEnv& env) {
   const Fd ns(::ioctl(c.copy.get(), SIOCGSKNS));
+  if (!ns && errno == EPERM)
+    return fail(Error(Code::kPermission, cat(c.name(), ": without CAP_NET_ADMIN nobody can see which network this ",
+                                             "socket belongs to, nor what is on its way in a TCP connection"))
+                    .about(c.name()));
   if (!ns) return fail_sys("ioctl(SIOCGSKNS)", c.name());
   struct stat st {};
   if (::fstat(ns.get(), &st) < 0) return fail_sys("fstat", c.name());

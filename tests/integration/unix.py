@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unix sockets whose other end is outside the container, and names that are taken when it comes back."""
 import os
-import signal
 import socket
-import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -13,79 +11,10 @@ import rpc as door  # noqa: E402
 import run as live  # noqa: E402
 from stasis_test import rpc as swrk  # noqa: E402
 from stasis_test import tasks  # noqa: E402
+from stasis_test.host_task import Task  # noqa: E402
 
 rpc, check, good = door.rpc, live.check, door.good
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
-
-# PROGRAM DIRECTORY: says "ready", waits for "go", leaves its result in "done".
-FRAME = '''
-import os, socket, sys, time
-os.chdir(sys.argv[1])
-def wait():
-    open('ready', 'w').close()
-    while not os.path.exists('go'):
-        time.sleep(0.01)
-{body}
-with open('done.new', 'w') as file:
-    file.write('ok')
-os.rename('done.new', 'done')
-'''
-
-
-class Task:
-    """A process of the host in a session of its own, which is dumped and restored by the command line."""
-
-    def __init__(self, directory, body, pass_fds=()):
-        self.directory, self.pids = directory, []
-        self.images = os.path.join(directory, 'images')
-        os.mkdir(self.images)
-        with open(os.path.join(directory, 'program.py'), 'w') as file:
-            file.write(FRAME.format(body=body))
-        self.process = subprocess.Popen(['/usr/bin/python3', os.path.join(directory, 'program.py'), directory], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=pass_fds)
-        self.pid = self.process.pid
-        self.pids.append(self.pid)
-        live.until(lambda: os.path.exists(os.path.join(directory, 'ready')), 'the program is not ready')
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for pid in self.pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self.process.wait()
-
-    def engine(self, command, *options, fds=()):
-        return subprocess.run([live.ENGINE, command, '-D', self.images, '-o', f'{command}.log', *options], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=live.HANG, pass_fds=fds)
-
-    def dump(self, *options):
-        done = self.engine('dump', '-t', str(self.pid), *options)
-        check(done.returncode == 0, f'dump: {done.stderr}')
-        self.process.wait()
-
-    def restore(self, *options, fds=()):
-        pidfile = os.path.join(self.directory, 'pid')
-        done = self.engine('restore', '-d', '--pidfile', pidfile, *options, fds=fds)
-        check(done.returncode == 0, f'restore: {done.stderr}')
-        self.pids.append(int(tasks.read(pidfile)))
-        os.unlink(pidfile)
-
-    def refused(self, command, texts, *options):
-        done = self.engine(command, *options)
-        said = done.stderr + tasks.read(os.path.join(self.images, f'{command}.log'))
-        check(done.returncode != 0, f'{command} {options} should have failed')
-        for text in texts:
-            check(text in said, f'{command} {options}: no "{text}" in {done.stderr}')
-
-    def finish(self):
-        open(os.path.join(self.directory, 'go'), 'w').close()
-        live.until(lambda: tasks.read(os.path.join(self.directory, 'done')), 'the program does not end')
-        live.until(lambda: not tasks.exists(self.pids[-1]) or tasks.stat_of(self.pids[-1])[0] == 'Z', 'the program does not go')
-
 
 def bound(kind, path):
     made = socket.socket(socket.AF_UNIX, kind)

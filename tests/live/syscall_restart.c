@@ -61,6 +61,7 @@ static void in_sigtimedwait(void) {
   sigaddset(&one, SIGUSR2);
   CHECK(sigprocmask(SIG_BLOCK, &one, NULL) == 0);
   CHECK(syscall(SYS_rt_sigtimedwait, &one, NULL, &kThree, 8) < 0 && errno == EAGAIN);
+  CHECK(sigprocmask(SIG_UNBLOCK, &one, NULL) == 0);  // as it looks from outside during the call
   LASTED();
 }
 static volatile int woken;
