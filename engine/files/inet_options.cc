@@ -248,6 +248,9 @@ Result<void> restore_buffers(int socket, const Opts& opts) {
       if (auto limited = set_int(socket, SOL_SOCKET, kinds[i].first, half, "buffer size");
           limited && get_int(socket, SOL_SOCKET, kinds[i].first) == 2 * half)
         set = {};
+    if (!set && set.error().sys_errno() == EPERM)
+      return fail(Code::kPermission, cat("a socket's buffer of ", sizes[i], " bytes, more than the host allows ",
+                                         "(net.core.rmem_max, wmem_max), takes CAP_NET_ADMIN"));
     TRY(std::move(set));
   }
   if (opts.has_so_buf_lock() && get_int(socket, SOL_SOCKET, kBufLock))

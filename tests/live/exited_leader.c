@@ -77,6 +77,7 @@ static void *whole(void *unused) {
 
 int main(int argc, char **argv) {
   live_init(argc, argv);
+  if (syscall(SYS_pidfd_open, getpid(), O_EXCL /* PIDFD_THREAD */) < 0) _exit(77);  // Linux 6.9
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, whole, NULL) == 0);
   syscall(SYS_exit, 3);
