@@ -169,6 +169,14 @@ Result<Rseq> get_rseq(pid_t tid) {
   return Rseq{raw.address, raw.size, raw.signature, raw.flags};
 }
 
+bool dispatches_syscalls(pid_t tid) {
+  constexpr int kGetDispatch = 0x4211;  // PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+  struct {
+    uint64_t mode, selector, offset, size;
+  } config{};
+  return ::ptrace(static_cast<__ptrace_request>(kGetDispatch), tid, sizeof(config), &config) == 0 && config.mode != 0;
+}
+
 Result<std::vector<SeccompFilter>> get_seccomp_filters(pid_t tid) {
   std::vector<SeccompFilter> out;
   for (unsigned long index = 0;; ++index) {

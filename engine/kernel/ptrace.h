@@ -52,6 +52,8 @@ struct Rseq {
   uint32_t size = 0, signature = 0, flags = 0;
 };
 Result<Rseq> get_rseq(pid_t tid);
+// Whether its system calls are turned into signals, prctl(PR_SET_SYSCALL_USER_DISPATCH); told since Linux 6.4.
+bool dispatches_syscalls(pid_t tid);
 
 struct SeccompFilter {
   std::vector<uint8_t> program;  // struct sock_filter[]

@@ -59,7 +59,7 @@ void ThreadQuestions::read(const Batch& batch, pb::core_entry& core, pb::task_ex
   if (!batch.failed(slack_)) extra.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
 }
 
-ProcessQuestions::ProcessQuestions(Batch& batch) : actions_(kSignals + 1), subreaper_(batch.space(4)) {
+ProcessQuestions::ProcessQuestions(Batch& batch) : actions_(kSignals + 1), subreaper_(batch.space(4)), barriers_(batch) {
   for (int sig = 1; sig <= kSignals; ++sig) {
     if (!has_action(sig)) continue;
     actions_[static_cast<size_t>(sig)] = batch.space(sizeof(kernel::KernelSigaction));
@@ -108,6 +108,7 @@ Result<void> ProcessQuestions::read(const Batch& batch, pb::task_core_entry& tc,
     e.set_cur(limit.rlim_cur);
     e.set_max(limit.rlim_max);
   }
+  if (const uint32_t registered = barriers_.read(batch)) tc.set_membarrier_registration_mask(registered);
   tc.set_child_subreaper(batch.get<uint32_t>(subreaper_) != 0);
   mm.set_dumpable(static_cast<int32_t>(batch.result(dumpable_)));
   if (batch.result(thp_) > 0) mm.set_thp_disabled(true);

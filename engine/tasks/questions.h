@@ -36,6 +36,7 @@ class ProcessQuestions {
   std::vector<remote::Batch::Arg> actions_, timers_, limits_;  // by number of the signal, timer, limit
   remote::Batch::Arg subreaper_;
   size_t dumpable_, thp_, brk_, ldt_;
+  BarrierQuestions barriers_;
 };
 
 struct Answers {

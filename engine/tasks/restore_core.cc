@@ -329,6 +329,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
         }
       TRY(arm_posix_timers(d));
       batch.add(__NR_prctl, PR_SET_CHILD_SUBREAPER, tc.child_subreaper() ? 1 : 0);
+      add_barriers(batch, tc.membarrier_registration_mask());
       // As late as this, so that RLIMIT_AS, RLIMIT_NPROC and the like do not stop us.
       TRY(restore_limits(d));
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/tasks/switches.h"
 
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -15,6 +16,9 @@ using remote::Batch;
 
 constexpr int kGetIoFlusher = 58, kSetIoFlusher = 57, kGetMdwe = 66, kSetMdwe = 65, kGetMemoryMerge = 68,
               kSetMemoryMerge = 67;
+constexpr uint32_t kGetRegistrations = 512;  // MEMBARRIER_CMD_GET_REGISTRATIONS, since Linux 6.3
+constexpr uint32_t kBarriers[] = {MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
+                                  MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ};  // each registration is the next bit
 constexpr int kArchGetCpuid = 0x1011, kArchSetCpuid = 0x1012;
 constexpr uint64_t kSpecControllable = 1, kSpecEnabled = 2;
 constexpr uint32_t kMceDefault = 2;
@@ -84,6 +88,28 @@ SwitchQuestions::SwitchQuestions(Batch& batch) : tsc_(batch.space(4)) {
   for (int i = 0; i < kFeatures; ++i) speculation_[i] = batch.add(__NR_prctl, PR_GET_SPECULATION_CTRL, i, 0, 0, 0);
   mdwe_ = batch.add(__NR_prctl, kGetMdwe, 0, 0, 0, 0);
   merge_ = batch.add(__NR_prctl, kGetMemoryMerge, 0, 0, 0, 0);
+}
+
+BarrierQuestions::BarrierQuestions(Batch& batch) {
+  all_ = batch.add(__NR_membarrier, kGetRegistrations, 0, 0);
+  for (size_t i = 0; i < std::size(kBarriers); ++i) single_[i] = batch.add(__NR_membarrier, kBarriers[i], 0, 0);
+}
+
+// Where the kernel does not list them, one that is not registered is refused; that of the global one nobody can tell.
+uint32_t BarrierQuestions::read(const Batch& batch) const {
+  if (!batch.failed(all_)) return static_cast<uint32_t>(batch.result(all_));
+  uint32_t out = 0;
+  for (size_t i = 0; i < std::size(kBarriers); ++i)
+    if (!batch.failed(single_[i])) out |= kBarriers[i] << 1;
+  return out;
+}
+
+void add_barriers(Batch& batch, uint32_t registrations) {
+  for (uint32_t bit = 1; bit != 0; bit <<= 1) {
+    if (!(registrations & bit)) continue;
+    batch.add(__NR_membarrier, bit, 0, 0);
+    batch.must(cat("membarrier(", hex(bit), ")"));
+  }
 }
 
 Result<void> SwitchQuestions::read(const Batch& batch, const procfs::Procfs& proc, const Process& p, const Thread& t,

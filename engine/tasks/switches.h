@@ -30,6 +30,17 @@ class SwitchQuestions {
   size_t got_tsc_, mce_, cpuid_, flusher_, mdwe_, merge_;
   size_t speculation_[kFeatures];
 };
+
+// membarrier(2) registrations of a process, MEMBARRIER_CMD_REGISTER_* bits.
+class BarrierQuestions {
+ public:
+  explicit BarrierQuestions(remote::Batch& batch);
+  uint32_t read(const remote::Batch& batch) const;
+
+ private:
+  size_t all_, single_[3];
+};
+void add_barriers(remote::Batch& batch, uint32_t registrations);
 void add_switches(remote::Batch& batch, const pb::task_extra& extra, bool leader);
 // From outside, when the task is complete.
 Result<void> restore_outer_switches(const procfs::Procfs& proc, pid_t tid, const pb::task_extra& extra, bool leader);

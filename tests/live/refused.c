@@ -341,6 +341,8 @@ static int sleeps(void *unused) {
   while (1) pause();
   return 0;
 }
+static volatile char dispatch = 0;  // SYSCALL_DISPATCH_FILTER_ALLOW
+static void h_syscall_dispatch(void) { CHECK(prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &dispatch) == 0); }
 static void h_files_of_a_sibling(void) {
   pid_t pid = fork();
   if (pid == 0) {
@@ -383,7 +385,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
-    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(files_of_a_sibling), KIND(files_of_a_thread),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(files_of_a_sibling), KIND(syscall_dispatch), KIND(files_of_a_thread),
     KIND(shared_memory_space), KIND(vfork_child_that_stays)};
 
 int main(int argc, char **argv) {

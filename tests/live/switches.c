@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a task switches for itself and nobody sees: rdtsc and cpuid that trap, machine check policy, speculation
 // control, MDWE, merging of equal pages, THP, what a core dump holds, autogroup, the signal that its end sends,
-// deadline scheduling, reset on fork, login uid; prctl(2), arch_prctl(2), proc(5), sched(7). Where this kernel or
+// deadline scheduling, reset on fork, login uid; memory barriers; prctl(2), arch_prctl(2), membarrier(2), proc(5), sched(7). Where this kernel or
 // machine has not got it, what is there must stay.
 #include "live.h"
+#include <linux/membarrier.h>
 #include <linux/sched.h>
 #include <sys/ptrace.h>
 
@@ -16,11 +17,13 @@ struct attr {
   uint64_t runtime, deadline, period;
 };
 struct state {
-  int tsc, mce, spec[3], mdwe, merge, thp, timer_slack, keepcaps;
+  int tsc, mce, spec[3], mdwe, merge, thp, timer_slack, keepcaps, barriers;
   long cpuid;
   char filter[32], autogroup[16], login[32];
   struct attr attr;
 };
+
+static const int kBarriers[] = {MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ};
 
 static void last_word(const char *path, char *into, size_t size) {
   char text[256] = "";
@@ -41,6 +44,8 @@ static void collect(struct state *s) {
   s->timer_slack = prctl(PR_GET_TIMERSLACK);
   s->keepcaps = prctl(PR_GET_KEEPCAPS);
   s->cpuid = syscall(SYS_arch_prctl, kArchGetCpuid, 0);
+  for (int i = 0; i < 3; i++) s->barriers |= (syscall(SYS_membarrier, kBarriers[i], 0, 0) == 0) << i;
+  if (syscall(SYS_membarrier, 512 /* GET_REGISTRATIONS, Linux 6.3 */, 0, 0) > 0) s->barriers |= syscall(SYS_membarrier, 512, 0, 0) << 3;
   last_word("/proc/self/coredump_filter", s->filter, sizeof s->filter);
   last_word("/proc/self/autogroup", s->autogroup, sizeof s->autogroup);
   last_word("/proc/self/loginuid", s->login, sizeof s->login);
@@ -67,6 +72,11 @@ static void memory_switches(void) {
   CHECK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
   CHECK(put("/proc/self/coredump_filter", "0x77") == 0 || access("/proc/self/coredump_filter", F_OK));
 }
+static void barriers(void) {
+  CHECK(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0);
+  syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+  syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0);
+}
 static void merging(void) { prctl(67, 1, 0, 0, 0); }
 static void session_switches(void) {
   CHECK(setsid() > 0);
@@ -81,7 +91,7 @@ static void reset_on_fork(void) {
   struct attr attr = {.size = sizeof attr, .policy = SCHED_BATCH, .flags = 1, .nice = 3};
   CHECK(syscall(SYS_sched_setattr, 0, &attr, 0) == 0);
 }
-static void (*const kSet[])(void) = {thread_switches, memory_switches, merging, session_switches, deadline, reset_on_fork};
+static void (*const kSet[])(void) = {thread_switches, memory_switches, barriers, merging, session_switches, deadline, reset_on_fork};
 enum { kCount = sizeof kSet / sizeof *kSet };
 
 static pid_t start(struct live_gate gate, int i, int exit_signal) {
@@ -103,6 +113,7 @@ static pid_t start(struct live_gate gate, int i, int exit_signal) {
         after.spec[0], after.spec[1], after.spec[2]);
   CHECK(before.mdwe == after.mdwe && before.merge == after.merge && before.thp == after.thp, "%d: mdwe %d->%d merge %d->%d thp %d->%d", i, before.mdwe,
         after.mdwe, before.merge, after.merge, before.thp, after.thp);
+  CHECK(before.barriers == after.barriers, "%d: memory barriers %#x -> %#x", i, before.barriers, after.barriers);
   CHECK(before.timer_slack == after.timer_slack && before.keepcaps == after.keepcaps);
   CHECK(strcmp(before.filter, after.filter) == 0 && strcmp(before.autogroup, after.autogroup) == 0 && strcmp(before.login, after.login) == 0,
         "%d: %s->%s %s->%s %s->%s", i, before.filter, after.filter, before.autogroup, after.autogroup, before.login, after.login);
