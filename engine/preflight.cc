@@ -86,8 +86,8 @@ void check_bitness(const procfs::Procfs& proc, const tasks::Process& p, std::vec
   for (const auto& t : p.threads) {
     if (t.exited) continue;
     if (kernel::dispatches_syscalls(t.tid))
-      return obstacles.push_back(unsupported(p, cat("has a thread ", t.tid, " whose system calls go to user space ",
-                                                    "(PR_SET_SYSCALL_USER_DISPATCH)")));
+      return obstacles.push_back(unsupported(
+          p, cat("has a thread ", t.tid, " whose system calls go to user space ", "(PR_SET_SYSCALL_USER_DISPATCH)")));
     if (t.regs.cs != (ia32 ? kernel::kCodeSegment32 : kernel::kCodeSegment))
       return obstacles.push_back(
           unsupported(p, cat("is a ", ia32 ? 32 : 64, "-bit program that runs other code: thread ", t.tid,

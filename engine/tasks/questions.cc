@@ -59,7 +59,8 @@ void ThreadQuestions::read(const Batch& batch, pb::core_entry& core, pb::task_ex
   if (!batch.failed(slack_)) extra.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
 }
 
-ProcessQuestions::ProcessQuestions(Batch& batch) : actions_(kSignals + 1), subreaper_(batch.space(4)), barriers_(batch) {
+ProcessQuestions::ProcessQuestions(Batch& batch)
+    : actions_(kSignals + 1), subreaper_(batch.space(4)), barriers_(batch) {
   for (int sig = 1; sig <= kSignals; ++sig) {
     if (!has_action(sig)) continue;
     actions_[static_cast<size_t>(sig)] = batch.space(sizeof(kernel::KernelSigaction));
