@@ -106,12 +106,18 @@ Result<std::optional<std::string>> path_of_watched(const DumpEnv& env, const Wat
   const auto& table = env.mounts ? *env.mounts : *own;
   const auto mounts = table.of_device(w.device);
   bool gone = false;
-  if (!env.options.force_irmap)
-    for (const auto* mount : mounts)
-      if (auto path = path_by_handle(env, mount->mountpoint, w, gone)) return path;
+  auto scan = [&]() -> std::optional<std::string> {
+    for (const auto& directory : env.options.irmap_scan_paths)
+      if (auto path = look_in(env, directory, w)) return path;
+    return std::nullopt;
+  };
+  if (env.options.force_irmap)
+    if (auto path = scan()) return path;
+  for (const auto* mount : mounts)
+    if (auto path = path_by_handle(env, mount->mountpoint, w, gone)) return path;
   if (gone) return std::optional<std::string>();
-  for (const auto& directory : env.options.irmap_scan_paths)
-    if (auto path = look_in(env, directory, w)) return path;
+  if (!env.options.force_irmap)
+    if (auto path = scan()) return path;
   // Looking through a file system takes its time: not for each of its mounts.
   for (size_t i = 0; i < mounts.size() && i < kMostSearched; ++i)
     if (auto path = look_in(env, mounts[i]->mountpoint, w)) return path;
