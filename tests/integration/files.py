@@ -77,15 +77,6 @@ def another_build_is_named(directory):
             file.write(whole)
 
 
-def builds_are_compared_unless_told_otherwise(directory):
-    for validation, noticed in ([], True), (['--file-validation', 'filesize'], False):
-        part = os.path.join(directory, str(len(validation)))
-        os.mkdir(part)
-        with checkpointed('regular_files', part, 'ns', validation) as (_, images, _):
-            shown = subprocess.run([os.path.join(live.BUILD, 'bin/stasis'), 'show', os.path.join(images, 'files.img')], capture_output=True, text=True, timeout=60).stdout
-            check(('build_id' in shown) == noticed, f'build ids are {"not " if noticed else ""}in the images')
-
-
 def later_changes_are_named(directory):
     with checkpointed('regular_files', directory, options=['--file-validation', 'mtime']) as (program, images, files):
         path = os.path.join(files, 'data.txt')
@@ -230,7 +221,7 @@ def watches_on_overlayfs(directory):
                 live.libc.umount2(path.encode(), 2)
 
 
-CASES = [changed_files_are_named, another_build_is_named, builds_are_compared_unless_told_otherwise, later_changes_are_named,
+CASES = [changed_files_are_named, another_build_is_named, later_changes_are_named,
          external_file_by_cli, external_file_by_rpc, locks_of_others_are_named, watched_file_that_is_missing_is_named,
          watches_survive_new_inodes, watched_files_are_looked_for_where_told, watches_on_overlayfs]
 
