@@ -276,6 +276,22 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
+Result<void> restore_thread_dirs(Driven& d, const std::map<uint32_t, int>& files) {
+  for (size_t i = 1; i < d.tids.size(); ++i) {
+    const auto* extra = d.image->extras[i];
+    if (!extra || !extra->has_cwd_id()) continue;
+    Batch batch;
+    auto must = [&](const char* what) { batch.must(cat(what, " of thread ", d.image->tids[i])); };
+    batch.add(__NR_unshare, CLONE_FS), must("unshare(CLONE_FS)");
+    batch.add(__NR_fchdir, files.at(extra->root_id())), must("fchdir to the root");
+    batch.add(__NR_chroot, batch.data(".", 2)), must("chroot");
+    batch.add(__NR_fchdir, files.at(extra->cwd_id())), must("fchdir to the cwd");
+    batch.add(__NR_umask, extra->umask() & 0777);
+    TRY(d.runner.run_checked(batch, d.tids[i]));
+  }
+  return {};
+}
+
 Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   for (size_t i = 0; i < d.tids.size(); ++i) {
     TRY(restore_scheduling(d.tids[i], d.image->threads[i].thread_core(), d.image->extras[i]));

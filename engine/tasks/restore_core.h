@@ -28,6 +28,8 @@ struct Driven {
 
 // Creates the other threads; they are traced and stopped when this returns.
 Result<void> create_threads(const procfs::Procfs& proc, Driven& d);
+// cwd, root and umask of threads that have their own; `files`: descriptors by file id.
+Result<void> restore_thread_dirs(Driven& d, const std::map<uint32_t, int>& files);
 // Signal actions, POSIX timers, then what was pending. A signal that children sent while they were set up
 // is discarded first.
 Result<void> restore_signals(Driven& d);
