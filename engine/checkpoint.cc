@@ -22,6 +22,7 @@
 #include "engine/memory/pages.h"
 #include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/posix_queues.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
 #include "engine/tasks/sharing.h"
@@ -61,7 +62,8 @@ struct Dump {
   pb::task_kobj_ids_entry ids;  // namespace ids of the container
   DumpStats stats;
   std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
-  bool stasis_only = false;  // pages in the file of a parent only, an exited leader, a thread with its own cwd
+  // Pages in the file of a parent only, an exited leader, a thread with its own cwd, POSIX message queues.
+  bool stasis_only = false;
   const files::LockedSockets* connections = nullptr;
   tasks::Shared shared_files, shared_fs;
   std::map<pid_t, uint32_t> numbers;  // of ids that are a process's own
@@ -87,6 +89,10 @@ Result<void> dump_mounts(Dump& d) {
       root = TRY_CTX(mounts::open_mount_root(*d.mounts, job.mnt_id), "mount ", job.mountpoint);
     }
     if (job.kind == mounts::ContentJob::Kind::kMustBeEmpty) {
+      // What the ipc namespace shows there comes back with it.
+      if (struct stat st{}; ::fstat(root.get(), &st) == 0 && (d.owned.flags & CLONE_NEWIPC) &&
+                            st.st_dev == TRY(namespaces::posix_queues_device(d.tree.root().pidfd.get())))
+        continue;
       TRY(mounts::check_empty(root.get(), job.mountpoint));
       continue;
     }
@@ -326,6 +332,8 @@ Result<void> dump_everything(Dump& d) {
   TRY(dump_tree(d));
   const auto sets = TRY(dump_cgroups(d));
   TRY(namespaces::dump(d.tree.root().pidfd.get(), d.owned, d.options, d.ids, d.images, d.shared));
+  if (d.owned.flags & CLONE_NEWIPC)
+    d.stasis_only |= TRY(namespaces::dump_posix_queues(d.tree.root().pidfd.get(), d.images, d.users()));
   TRY(dump_mounts(d));
   // The mappings are read before the runner comes in: the kernel may merge its arena with a neighbour.
   std::map<pid_t, std::vector<memory::Vma>> vmas;
@@ -347,6 +355,7 @@ Result<void> dump_everything(Dump& d) {
       TRY(dump_process(d, p, answers.at(p.pid), files, seccomp, sets, index++, std::move(vmas[p.pid])));
   }
   TRY(files::finish_dump(env, output));
+  d.stasis_only |= !output.queues.empty();
   if (!seccomp.empty()) TRY(d.images.put(Kind::kSeccomp, "seccomp.img", seccomp.entry()));
   TRY(write_files(d, output));
   d.stats.pages_written += d.shared.pages_written();

@@ -22,6 +22,7 @@
 #include "engine/client_check.h"
 #include "engine/device_filters.h"
 #include "engine/engine.h"
+#include "engine/files/external_file.h"
 #include "engine/files/net_lock.h"
 #include "engine/files/tcp_release.h"
 #include "engine/into.h"
@@ -228,11 +229,15 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   if (!into && !s.segments.empty() && !(plan.new_namespaces & CLONE_NEWIPC))
     return fail(Code::kUnsupportedNamespace,
                 "the images hold System V shared memory, which is not put into a namespace that was there before");
+  if (!into && s.posix_queues && !(plan.new_namespaces & CLONE_NEWIPC))
+    return fail(Code::kUnsupportedNamespace,
+                "the images hold POSIX message queues, which are not put into a namespace that was there before");
   plan_time(proc, s, options, plan);
   if (plan.new_namespaces & CLONE_NEWNET)
     plan.net = TRY(namespaces::plan_net(s.tasks.front().ids.net_ns_id(), *s.images, options));
   if (host) plan.cgroups = TRY(plan_cgroups(s, options, *host));
   TRY(files::check_external_ttys(s.ttys, options));
+  TRY(files::check_external_files(s.files, options));
   TRY(files::check_external_unix(s.files, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
@@ -382,7 +387,7 @@ Result<void> hold_images(image::Reader& images, const tasks::Snapshot& s) {
   for (const auto& mount : s.mounts)
     if (const auto name = mounts::content_image_name(mount.root_dev()); images.exists(name)) names.push_back(name);
   for (const auto& name : TRY(list_dir(images.dirfd(), ".")))
-    for (const char* kind : {"pages-", "pagemap-shmem-", "tcp-stream-", "ghost-file-", "ipcns-", "utsns-"})
+    for (const char* kind : {"pages-", "pagemap-shmem-", "tcp-stream-", "ghost-file-", "ipcns-", "utsns-", "mqueue-"})
       if (name.starts_with(kind) && images.exists(name)) names.push_back(name);
   return images.hold_open(names);
 }

@@ -161,7 +161,11 @@ void add_flags(const pb::criu_opts& o, const Env& env, Options& out) {
   out.pidfile = o.stasis_pidfile();
   out.action_script = o.stasis_action_script();
   if (o.has_ghost_limit()) out.ghost_limit = o.ghost_limit();
+  // Not by default as with CRIU: who watches the files would see them read.
   out.build_ids = o.has_file_validation_method() && o.file_validation_method() == pb::BUILD_ID;
+  out.mtimes = o.file_validation_method() == pb::MTIME;
+  out.force_irmap = o.force_irmap();
+  out.irmap_scan_paths.assign(o.irmap_scan_paths().begin(), o.irmap_scan_paths().end());
   if (o.timeout() != 0) out.timeout_seconds = o.timeout();  // 0 would be a freeze without end
   out.skip_mounts.assign(o.skip_mnt().begin(), o.skip_mnt().end());
   for (const auto& entry : o.enable_fs())

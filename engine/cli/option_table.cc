@@ -254,8 +254,10 @@ Result<void> set_file_validation(Request& r, std::string_view value, bool) {
     r.opts.set_file_validation_method(pb::FILE_SIZE);
   } else if (value == "buildid") {
     r.opts.set_file_validation_method(pb::BUILD_ID);
+  } else if (value == "mtime") {
+    r.opts.set_file_validation_method(pb::MTIME);
   } else {
-    return bad(cat("\"", value, "\" is not filesize or buildid"));
+    return bad(cat("\"", value, "\" is not filesize, buildid, or mtime"));
   }
   return {};
 }
@@ -326,9 +328,9 @@ constexpr OptionSpec kTable[] = {
     {0, "ghost-limit", kReq, false, kYes, kDump, "ghost_limit", "SIZE", "largest unlinked file kept in the images (1G)", set_ghost_limit},
     {0, "ghost-fiemap", kNone, true, kNoOp, kDump, "ghost_fiemap", "", "holes are always found", flag<&O::set_ghost_fiemap>},
     {0, "evasive-devices", kNone, true, kYes, kBoth, "evasive_devices", "", "take any path to a device that leads to it", flag<&O::set_evasive_devices>},
-    {0, "force-irmap", kNone, true, kNoOp, kBoth | kOther, "force_irmap", "", "paths of watched inodes are always found", flag<&O::set_force_irmap>},
-    {0, "irmap-scan-path", kReq, false, kNoOp, kDump | kOther, "irmap_scan_paths", "PATH", "as --force-irmap", list<&O::mutable_irmap_scan_paths>},
-    {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "filesize, or buildid: compare builds of executables too", set_file_validation},
+    {0, "force-irmap", kNone, true, kYes, kBoth | kOther, "force_irmap", "", "look for watched inodes by scanning before asking file handles", flag<&O::set_force_irmap>},
+    {0, "irmap-scan-path", kReq, false, kYes, kDump | kOther, "irmap_scan_paths", "PATH", "of the container: look for watched inodes here first", list<&O::mutable_irmap_scan_paths>},
+    {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "what tells a file from another: filesize (the default), buildid (of executables), mtime", set_file_validation},
     {0, "skip-file-rwx-check", kNone, true, kNoOp, kRestore, "skip_file_rwx_check", "", "permission bits are not compared", flag<&O::set_skip_file_rwx_check>},
     // --- what stays outside
     {0, "external", kReq, false, kYes, kBoth, "external", "KIND[KEY]:VALUE", "a resource that is not part of the images", list<&O::mutable_external>},

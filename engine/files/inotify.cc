@@ -1,70 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// inotify(7). /proc/PID/fdinfo tells what is watched by inode and file handle: its path is found through the handle,
-// or, where the file system has none that can be opened (overlayfs), by looking through it. On restore the path counts:
-// the inode may be another. Watches are made when all files are open, so that they do not see those being opened, and
-// keep their numbers.
+// inotify(7). What is watched is found by watched.h. On restore the path counts: the inode may be another. Watches are
+// made when all files are open, so that they do not see those being opened, and keep their numbers.
 #include <fcntl.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "engine/base/io.h"
-#include "engine/files/kind.h"
-#include "engine/kernel/syscalls.h"
+#include "engine/files/watched.h"
 
 namespace stasis::files {
 namespace {
 
 constexpr uint32_t kMaxWatch = 1u << 20;  // the kernel counts up to a number one by one, and so do we
 constexpr uint32_t kKept = IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK;
-constexpr size_t kMaxHandle = 128, kMostSearched = 3;
 
 bool matches(const Candidate& c) { return c.link == "anon_inode:inotify"; }
 
 struct Watch {
-  uint32_t wd = 0, mask = 0, device = 0, handle_type = 0;
-  uint64_t inode = 0;
-  std::string handle;  // bytes
+  uint32_t wd = 0, mask = 0;
+  WatchedInode on;
 };
-
-bool unhex(std::string_view text, std::string& out) {
-  if (text.size() % 2 || text.size() / 2 > kMaxHandle) return false;
-  for (size_t i = 0; i < text.size(); i += 2) {
-    const auto byte = parse_int<uint8_t>(text.substr(i, 2), 16);
-    if (!byte) return false;
-    out.push_back(static_cast<char>(*byte));
-  }
-  return true;
-}
 
 // "inotify wd:1 ino:5c sdev:29 mask:fc6 ignored_mask:0 fhandle-bytes:c fhandle-type:1 f_handle:00..", all hexadecimal;
 // fs/notify/fdinfo.c. Nothing about a handle if there is none.
 std::optional<Watch> parse_watch(std::string_view line) {
-  Watch w;
-  bool ok = true;
-  auto number = [&](auto& to, std::string_view text) {
-    const auto value = parse_int<std::remove_reference_t<decltype(to)>>(text, 16);
-    ok = ok && value;
-    to = value.value_or(0);
-  };
-  for (const auto word : fields(line)) {
-    const auto colon = word.find(':');
-    if (colon == std::string_view::npos) continue;
-    const auto key = word.substr(0, colon), value = word.substr(colon + 1);
-    if (key == "wd") number(w.wd, value);
-    if (key == "ino") number(w.inode, value);
-    if (key == "sdev") number(w.device, value);
-    if (key == "mask") number(w.mask, value);
-    if (key == "fhandle-type") number(w.handle_type, value);
-    if (key == "f_handle") ok = ok && unhex(value, w.handle);
-  }
-  if (!ok || w.wd == 0) return std::nullopt;
-  return w;
+  const auto on = parse_watched(line);
+  const auto wd = watched_number(line, "wd"), mask = watched_number(line, "mask");
+  if (!on || !mask || !wd || *wd == 0) return std::nullopt;
+  return Watch{*wd, *mask, *on};
 }
 
 Result<std::vector<Watch>> watches_of(const Candidate& c) {
@@ -78,43 +45,11 @@ Result<std::vector<Watch>> watches_of(const Candidate& c) {
   return out;
 }
 
-// By the file handle, through a mount of its file system. `gone`: it has no name any more.
-std::optional<std::string> path_by_handle(const DumpEnv& env, const std::string& mountpoint, const Watch& w,
-                                          bool& gone) {
-  if (w.handle.empty()) return std::nullopt;
-  const auto path = kernel::open_path_in_root(env.root_dir.get(), mountpoint);
-  if (!path) return std::nullopt;
-  const auto mount = open_at(path->get(), ".", O_RDONLY | O_DIRECTORY);
-  if (!mount) return std::nullopt;
-  alignas(file_handle) char buffer[sizeof(file_handle) + kMaxHandle];
-  auto* handle = reinterpret_cast<file_handle*>(buffer);
-  handle->handle_bytes = static_cast<unsigned>(w.handle.size());
-  handle->handle_type = static_cast<int>(w.handle_type);
-  std::memcpy(handle->f_handle, w.handle.data(), w.handle.size());
-  const Fd file(::open_by_handle_at(mount->get(), handle, O_PATH | O_CLOEXEC));
-  struct stat st {};
-  if (!file || ::fstat(file.get(), &st) < 0) return std::nullopt;
-  gone = gone || st.st_nlink == 0;
-  auto link = read_link_at(env.proc.fd(), cat("self/fd/", file.get()));
-  if (!link || !leads_to(env, *link, st)) return std::nullopt;
-  return *std::move(link);
-}
-
 Result<std::string> path_of(const Candidate& c, const DumpEnv& env, const Watch& w) {
-  std::optional<mounts::Table> own;
-  if (!env.mounts) own = TRY(mounts::Table::read(env.proc.fd(), cat(env.root_pid)));
-  const auto& table = env.mounts ? *env.mounts : *own;
-  const auto mounts = table.of_device(w.device);
-  bool gone = false;
-  for (const auto* mount : mounts)
-    if (auto path = path_by_handle(env, mount->mountpoint, w, gone)) return *std::move(path);
-  const dev_t device = makedev(w.device >> 20, w.device & 0xfffff);
-  // Looking through a file system takes its time: not for each of its mounts.
-  for (size_t i = 0; i < mounts.size() && i < kMostSearched && !gone; ++i)
-    if (auto path = find_inode(env, mounts[i]->mountpoint, device, w.inode)) return *std::move(path);
-  return fail(Error(Code::kUnsupportedFile,
-                    cat(c.name(), " has inotify watch ", w.wd, " on inode ", w.inode, " of device ", w.device >> 20,
-                        ":", w.device & 0xfffff, ", which has no path in the container (deleted, or on no mount)"))
+  if (auto path = TRY(path_of_watched(env, w.on))) return *std::move(path);
+  return fail(Error(Code::kUnsupportedFile, cat(c.name(), " has inotify watch ", w.wd, " on inode ", w.on.inode,
+                                                " of device ", w.on.device >> 20, ":", w.on.device & 0xfffff,
+                                                ", which has no path in the container (deleted, or on no mount)"))
                   .about(c.name()));
 }
 
@@ -143,14 +78,10 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput&, pb::file_
   set_no_owner(ify.mutable_fown());
   for (const auto& w : TRY(watches_of(c))) {
     auto& out = *ify.add_wd();
-    out.set_id(entry.id()), out.set_i_ino(w.inode), out.set_mask(w.mask), out.set_ignored_mask(0);
-    out.set_s_dev(w.device), out.set_wd(w.wd);
-    auto& handle = *out.mutable_f_handle();
-    handle.set_bytes(static_cast<uint32_t>(w.handle.size())), handle.set_type(w.handle_type);
-    uint64_t words[kMaxHandle / sizeof(uint64_t)] = {};
-    std::memcpy(words, w.handle.data(), w.handle.size());
-    for (const uint64_t word : words) handle.add_handle(word);
-    handle.set_path(TRY(path_of(c, env, w)));
+    out.set_id(entry.id()), out.set_i_ino(w.on.inode), out.set_mask(w.mask), out.set_ignored_mask(0);
+    out.set_s_dev(w.on.device), out.set_wd(w.wd);
+    set_handle(w.on, *out.mutable_f_handle());
+    out.mutable_f_handle()->set_path(TRY(path_of(c, env, w)));
   }
   return {};
 }

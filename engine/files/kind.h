@@ -102,6 +102,12 @@ struct DumpOutput {
   std::function<Result<uint32_t>(const Candidate&)> id_of;
   std::vector<Fd> in_flight;  // of those files, as long as ids are told by them
   std::vector<pb::tty_data_entry> tty_data;
+  struct BpfMapData {
+    pb::bpfmap_data_entry entry;
+    std::string bytes;  // keys, then values
+  };
+  std::map<uint32_t, BpfMapData> bpf_maps;             // by the kernel's id
+  std::map<std::pair<dev_t, ino_t>, uint32_t> queues;  // POSIX message queues without a name -> mqueue-ID
 };
 
 // A memfd of the images.
@@ -134,6 +140,8 @@ struct RestoreEnv {
   const std::map<uint64_t, MemfdImage>* memfds = nullptr;
   const Packets* packets = nullptr;
   std::map<uint64_t, Fd> open_memfds;
+  std::map<uint32_t, Fd> open_bpf_maps;
+  std::map<uint32_t, Fd> open_queues;                    // POSIX message queues without a name
   const std::map<uint32_t, uint32_t>* ghosts = nullptr;  // file id -> ghost-file-ID
   std::map<uint32_t, Fd> open_ghosts;
   std::map<uint32_t, std::pair<Fd, Fd>> open_pipes;   // by pipe id: read end, write end; as long as they are needed
@@ -182,7 +190,7 @@ const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
 extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket;
-extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile;
+extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile, kPosixQueue, kFanotify, kDevice, kBpfMap;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);
@@ -194,6 +202,7 @@ Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const 
 Result<void> check_file_image(const pb::file_entry& file, const FileEntries& files, const image::Reader& images);
 // Of the manifest; null if there is none for this file.
 const pb::event_extra* find_event_extra(const pb::manifest_entry* manifest, uint32_t file_id);
+const pb::file_extra* find_file_extra(const pb::manifest_entry* manifest, uint32_t file_id);
 // Sets what fcntl(F_SETFL) can set.
 Result<void> set_flags(int fd, uint32_t flags, std::string_view name);
 std::unexpected<Error> corrupt_file(uint32_t id, std::string_view what);
@@ -238,6 +247,8 @@ Result<void> check_unix_sockets(const std::map<uint32_t, pb::file_entry>& files,
 Result<void> check_external_unix(const std::map<uint32_t, pb::file_entry>& files, const Options& options);
 // tty_restore.cc: every terminal that is open is one of these, and has one master at most.
 Result<void> check_ttys(const std::map<uint32_t, pb::tty_info_entry>& ttys, const FileEntries& files);
+// posix_queue.cc: an open POSIX message queue of the images; its kind is that of files with a path.
+Result<Fd> restore_posix_queue(const pb::file_entry& file, uint32_t queue, RestoreEnv& env);
 // memfd.cc: every memfd of the images, checked.
 Result<std::map<uint64_t, MemfdImage>> load_memfds(const image::Reader& images);
 // Seals that can be set only when every task has its mappings.

@@ -25,6 +25,7 @@ std::string describe_kind(const Candidate& c) {
   if (S_ISSOCK(c.st.st_mode)) return describe_socket(c.copy.get());
   if (S_ISFIFO(c.st.st_mode)) return "named pipe (FIFO)";
   if (S_ISBLK(c.st.st_mode)) return "block device";
+  if (S_ISCHR(c.st.st_mode) && c.st.st_rdev == makedev(10, 229)) return "connection of a FUSE file system (/dev/fuse)";
   if (S_ISCHR(c.st.st_mode)) return cat("character device ", major(c.st.st_rdev), ":", minor(c.st.st_rdev));
   return "file of unknown kind";
 }
@@ -47,6 +48,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kFifo,        //
       &kTty,         //
       &kMemfd,       //
+      &kPosixQueue,  //
       &kNsFile,      //
       &kRegular,     //
       &kInetSocket,  //
@@ -56,6 +58,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kTimerfd,   //
       &kPidfd,     //
       &kEpoll,     // behind what it watches: connect() goes in this order
+      &kFanotify,  //
       &kInotify,   // last: what the others do is not to be seen
       &kUnknown,
   };
@@ -108,6 +111,13 @@ Result<void> check_file_image(const pb::file_entry& file, const FileEntries& fil
 const pb::event_extra* find_event_extra(const pb::manifest_entry* manifest, uint32_t file_id) {
   if (!manifest) return nullptr;
   for (const auto& extra : manifest->event_extras())
+    if (extra.file_id() == file_id) return &extra;
+  return nullptr;
+}
+
+const pb::file_extra* find_file_extra(const pb::manifest_entry* manifest, uint32_t file_id) {
+  if (!manifest) return nullptr;
+  for (const auto& extra : manifest->file_extras())
     if (extra.file_id() == file_id) return &extra;
   return nullptr;
 }

@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kMaxEntries = 200'000;
 
 struct Search {
-  dev_t wanted_device;
+  dev_t wanted_device;  // 0: whatever the file system tells
   ino_t wanted;
   dev_t device;              // of the directories
   bool directories = false;  // it may be one
@@ -41,7 +41,7 @@ std::optional<std::string> look_below(Search& search, Fd directory, const std::s
     if (entry->d_type == DT_DIR && full != skip) below.emplace_back(name);
     if (entry->d_type == DT_DIR && !search.directories) continue;
     if (::fstatat(::dirfd(dir.get()), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_dev == search.wanted_device && st.st_ino == search.wanted)
+        (search.wanted_device == 0 || st.st_dev == search.wanted_device) && st.st_ino == search.wanted)
       return full;
   }
   for (const auto& name : below) {
@@ -92,7 +92,7 @@ std::optional<std::string> find_inode(const DumpEnv& env, const std::string& dir
   auto opened = open_directory(env, directory);
   struct stat st {};
   if (!opened || ::fstat(opened->get(), &st) < 0) return std::nullopt;
-  if (st.st_dev == device && st.st_ino == inode) return directory;
+  if ((device == 0 || st.st_dev == device) && st.st_ino == inode) return directory;
   Search search{device, inode, st.st_dev, true};
   return look_below(search, *std::move(opened), directory, {}, 0);
 }

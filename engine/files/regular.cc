@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files found by their path: regular files, directories, memory devices (null, zero, full,
-// random, urandom) and O_PATH descriptors. The image has no contents, only the path, which
+// random, urandom), the kernel's log and O_PATH descriptors. The image has no contents, only the path, which
 // must lead to the same file in the restored mount namespace. open(2), proc(5).
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <poll.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "engine/base/io.h"
 #include "engine/base/log.h"
 #include "engine/files/build_id.h"
+#include "engine/files/external_file.h"
 #include "engine/files/kind.h"
 #include "engine/files/proc_path.h"
 #include "engine/kernel/syscalls.h"
@@ -30,6 +33,8 @@ bool is_memory_device(const struct stat& st) {
   return m == 3 || m == 5 || m == 7 || m == 8 || m == 9;
 }
 
+bool is_kernel_log(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 11); }
+
 const char* memory_device_path(const struct stat& st) {
   switch (minor(st.st_rdev)) {
     case 3: return "/dev/null";
@@ -44,7 +49,7 @@ bool matches(const Candidate& c) {
   if (c.info.flags & O_PATH) return c.link.starts_with("/");
   // The file systems whose files have no lasting path have links without a leading slash.
   return c.link.starts_with("/") && !c.link.starts_with("/memfd:") &&
-         (S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || is_memory_device(c.st));
+         (S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || is_memory_device(c.st) || is_kernel_log(c.st));
 }
 
 // stat(2) of `path` as the container sees it.
@@ -99,14 +104,23 @@ Result<std::string> path_in_container(const Candidate& c, const DumpEnv& env) {
 
 namespace {
 
+// Which message of the kernel's log comes next is told by nothing, but that there is none: the restored one waits for
+// the next, too.
+Result<void> check_device(const Candidate& c) {
+  if (!is_kernel_log(c.st) || (c.info.flags & O_PATH) || (c.info.flags & O_ACCMODE) == O_WRONLY) return {};
+  pollfd poll{c.copy.get(), POLLIN, 0};
+  if (::poll(&poll, 1, 0) < 0) return fail_sys("poll", c.name());
+  if (poll.revents & POLLIN) return unsupported(c, "has messages of the kernel's log not yet read");
+  return {};
+}
+
 Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
+  if (external_name(c, env.options)) return {};
+  TRY(check_device(c));
   if (of_process(c.link) && c.link.ends_with(kDeleted))
     return fail(
         Error(Code::kUnsupportedFile, cat(c.name(), " is a /proc file of a process that has ended")).about(c.name()));
-  constexpr long kMqueueMagic = 0x19800202;
-  if (struct statfs fs{}; S_ISREG(c.st.st_mode) && ::fstatfs(c.copy.get(), &fs) == 0 && fs.f_type == kMqueueMagic)
-    return unsupported(c, "is a POSIX message queue, which cannot be checkpointed yet");
   TRY(path_in_container(c, env));
   return {};
 }
@@ -119,13 +133,26 @@ void note_build(const Candidate& c, const DumpEnv& env, pb::reg_file_entry& reg)
   for (const uint32_t word : build_id_of(file->get())) reg.add_build_id(word);
 }
 
-// The name that a file with others was opened by.
-void note_removed_name(const Candidate& c, const pb::file_entry& entry, DumpOutput& out) {
-  if (!c.link.ends_with(kDeleted) || entry.reg().name() == c.link) return;
+// Where the time of the last change says something, and comes back: not of what the kernel makes up, or we write.
+bool has_lasting_mtime(const Candidate& c) {
+  struct statfs fs {};
+  if (!S_ISREG(c.st.st_mode) || ::fstatfs(c.copy.get(), &fs) < 0) return false;
+  const auto type = static_cast<uint32_t>(fs.f_type);
+  return type != PROC_SUPER_MAGIC && type != SYSFS_MAGIC && type != CGROUP_SUPER_MAGIC && type != CGROUP2_SUPER_MAGIC &&
+         type != TMPFS_MAGIC && type != DEBUGFS_MAGIC && type != TRACEFS_MAGIC && type != SECURITYFS_MAGIC;
+}
+
+// The name that a file with others was opened by, and when it was changed.
+void note_more(const Candidate& c, const DumpEnv& env, const pb::file_entry& entry, DumpOutput& out) {
   pb::file_extra extra;
   extra.set_file_id(entry.id());
-  extra.set_removed_name(c.link.substr(0, c.link.size() - kDeleted.size()));
-  out.images->add_file_extra(extra);
+  if (c.link.ends_with(kDeleted) && entry.reg().name() != c.link)
+    extra.set_removed_name(c.link.substr(0, c.link.size() - kDeleted.size()));
+  if (env.options.mtimes && has_lasting_mtime(c)) {
+    extra.set_mtime_sec(c.st.st_mtim.tv_sec);
+    extra.set_mtime_nsec(static_cast<uint32_t>(c.st.st_mtim.tv_nsec));
+  }
+  if (extra.has_removed_name() || extra.has_mtime_sec()) out.images->add_file_extra(extra);
 }
 
 Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
@@ -135,9 +162,13 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   reg.set_flags(c.info.flags & ~uint32_t{O_CLOEXEC});
   reg.set_pos(c.info.pos);
   set_no_owner(reg.mutable_fown());
+  if (auto name = external_name(c, env.options)) {
+    reg.set_name(*std::move(name)), reg.set_ext(true);
+    return {};
+  }
   const bool ghost = is_ghost(c, env);
   reg.set_name(TRY(ghost ? dump_ghost(c, env, out, entry.id()) : path_in_container(c, env)));
-  if (!ghost) note_removed_name(c, entry, out);
+  if (!ghost) note_more(c, env, entry, out);
   if (!ghost) note_build(c, env, reg);
   reg.set_mnt_id(env.mounts && env.mounts->find(c.info.mnt_id) ? c.info.mnt_id : -1);
   if (S_ISREG(c.st.st_mode)) reg.set_size(static_cast<uint64_t>(c.st.st_size));
@@ -156,7 +187,8 @@ std::unexpected<Error> differs(const pb::reg_file_entry& reg, const std::string&
 }
 
 // Whether what is there now is what was open.
-Result<void> compare(const pb::reg_file_entry& reg, const std::string& path, const struct stat& st) {
+Result<void> compare(const pb::reg_file_entry& reg, const pb::file_extra* extra, const std::string& path,
+                     const struct stat& st) {
   if (reg.has_mode() && (st.st_mode & S_IFMT) != (reg.mode() & S_IFMT)) return differs(reg, "is of another type now");
   if (!S_ISREG(st.st_mode)) return {};
   if (reg.has_size() && static_cast<uint64_t>(st.st_size) != reg.size())
@@ -164,6 +196,9 @@ Result<void> compare(const pb::reg_file_entry& reg, const std::string& path, con
   if (reg.has_mode() && (st.st_mode & 07777) != (reg.mode() & 07777))
     return differs(reg, cat("had mode 0", octal(reg.mode() & 07777), " when it was checkpointed and has 0",
                             octal(st.st_mode & 07777), " now"));
+  if (extra && extra->has_mtime_sec() &&
+      (st.st_mtim.tv_sec != extra->mtime_sec() || st.st_mtim.tv_nsec != static_cast<long>(extra->mtime_nsec())))
+    return differs(reg, "was changed after it was checkpointed (mtime)");
   if (reg.build_id_size() == 0) return {};
   const auto file = open_at(AT_FDCWD, path, O_RDONLY | O_NONBLOCK);
   if (!file) return {};  // what can only be executed cannot be compared
@@ -186,10 +221,8 @@ Result<Fd> open_renamed(const std::string& path, const std::string& removed, int
 }
 
 Result<Fd> open_existing(const pb::file_entry& entry, const std::string& path, int flags, const RestoreEnv& env) {
-  if (env.manifest)
-    for (const auto& extra : env.manifest->file_extras())
-      if (extra.file_id() == entry.id() && extra.removed_name().starts_with("/"))
-        return open_renamed(path, extra.removed_name(), flags);
+  if (const auto* extra = find_file_extra(env.manifest, entry.id()); extra && extra->removed_name().starts_with("/"))
+    return open_renamed(path, extra->removed_name(), flags);
   return open_at(AT_FDCWD, path, flags);
 }
 
@@ -200,6 +233,8 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   // CRIU writes names relative to the root with or without the slash.
   const std::string path = reg.name()[0] == '/' ? reg.name() : "/" + reg.name();
   if (const int given = inherited_fd(env.options, reg.name()); given >= 0) return dup_at_least(given);
+  const auto* extra = find_file_extra(env.manifest, entry.id());
+  if (extra && extra->has_queue()) return restore_posix_queue(entry, extra->queue(), env);
   if (env.ghosts)
     if (const auto ghost = env.ghosts->find(entry.id()); ghost != env.ghosts->end())
       return restore_ghost(ghost->second, reg, env);
@@ -210,7 +245,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
     if (errno == ENOENT || errno == ENOTDIR) return differs(reg, "is missing");
     return fail_sys("stat", path);
   }
-  TRY(compare(reg, path, st));
+  TRY(compare(reg, extra, path, st));
   // What only acts at open time must not act again.
   const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
   // Of a named pipe there is another entry, which opens what this one finds.
@@ -219,6 +254,8 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
   if (!fd && fd.error().sys_errno() == ETXTBSY)
     return fail(std::move(fd).error().with_code(Code::kFileMissing).context("the file is being executed"));
   Fd file = TRY(std::move(fd));
+  if (!(flags & O_PATH) && is_kernel_log(st) && (flags & O_ACCMODE) != O_WRONLY && ::lseek(file.get(), 0, SEEK_END) < 0)
+    return fail_sys("lseek", path);
   if (!(flags & O_PATH) && !S_ISCHR(st.st_mode) && reg.pos() != 0 &&
       ::lseek(file.get(), static_cast<off_t>(reg.pos()), SEEK_SET) < 0)
     return fail_sys("lseek", path);

@@ -13,6 +13,7 @@
 #include "proto/manifest.pb.h"
 #include "proto/mm.pb.h"
 #include "proto/mounts.pb.h"
+#include "proto/mqueue.pb.h"
 #include "proto/namespaces.pb.h"
 #include "proto/net.pb.h"
 #include "proto/sockets.pb.h"

@@ -8,6 +8,7 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/namespaces/net.h"
+#include "engine/namespaces/posix_queues.h"
 #include "engine/namespaces/sysv.h"
 #include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
@@ -176,6 +177,7 @@ Result<void> restore(const image::Reader& images, unsigned long flags, const Ids
 }
 
 Result<void> restore_objects(const image::Reader& images, unsigned long flags, const Ids& ids) {
+  if (flags & CLONE_NEWIPC) TRY(restore_posix_queues(images));
   return flags & CLONE_NEWIPC ? restore_ipc_objects(ids.ipc_ns_id(), images) : Result<void>();
 }
 

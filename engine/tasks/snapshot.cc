@@ -12,6 +12,7 @@
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/namespaces/posix_queues.h"
 #include "engine/namespaces/user.h"
 #include "engine/tasks/seccomp.h"
 #include "engine/tasks/timers.h"
@@ -339,6 +340,7 @@ Result<Snapshot> load(const image::Reader& images) {
   s.clocks = TRY(namespaces::load_time(images, time_id));
   if (time_id && !s.clocks) return corrupt(img("timens", time_id), "it does not have the clocks of the time namespace");
   if (s.namespaces & CLONE_NEWUSER) TRY(load_users(s));
+  s.posix_queues = TRY(namespaces::check_posix_queue_images(images, (s.namespaces & CLONE_NEWIPC) != 0));
   if (s.namespaces & CLONE_NEWIPC) s.segments = TRY(namespaces::load_segments(s.tasks.front().ids.ipc_ns_id(), images));
   for (const auto& task : s.tasks) {
     if (task.zombie) continue;

@@ -60,6 +60,7 @@ struct Snapshot {
   std::map<uint32_t, files::DumpOutput::PipeData> fifos;
   memory::SharedImages shared;                       // shared anonymous memory
   std::map<uint64_t, namespaces::Segment> segments;  // System V, by id
+  bool posix_queues = false;                         // there are some
   std::map<uint64_t, files::MemfdImage> memfds;
   files::Packets packets;
   std::map<uint32_t, uint32_t> ghosts;      // file id -> ghost-file-ID

@@ -4,6 +4,7 @@
 locks that somebody else holds by then, hostile records. Lines as in tests/live/run.py."""
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -76,6 +77,77 @@ def another_build_is_named(directory):
             file.write(whole)
 
 
+def later_changes_are_named(directory):
+    with checkpointed('regular_files', directory, options=['--file-validation', 'mtime']) as (program, images, files):
+        path = os.path.join(files, 'data.txt')
+        before = os.stat(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        refused(program, images, 'STASIS-E-FILE-MISSING', path, 'mtime')
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def external_file(directory, dump, restore):
+    """A file that the client names is not looked for: it gives another one."""
+    program = live.Program('regular_files', 'host', directory)
+    path, moved = os.path.join(directory, 'data.txt'), os.path.join(directory, 'moved')
+    given = -1
+    try:
+        images = os.path.join(directory, 'images')
+        os.mkdir(images)
+        keys = {}
+        for fd in os.listdir(f'/proc/{program.pid}/fd'):
+            if os.readlink(f'/proc/{program.pid}/fd/{fd}') == path:
+                info = dict(line.split(':', 1) for line in live.tasks.read(f'/proc/{program.pid}/fdinfo/{fd}').splitlines() if ':' in line)
+                keys[f'file[{int(info["mnt_id"]):x}:{os.stat(path).st_ino:x}]'] = int(info['flags'].strip(), 8) & os.O_ACCMODE
+        check(keys, 'the program has no such file open')
+        dump(program, images, list(keys))
+        live.until(program.gone, 'tasks are left after dump')
+        os.rename(path, moved)   # where it was, nothing is
+        try:
+            restore(program, images, [])
+        except live.Failed as why:
+            check('STASIS-E-BAD-OPTION' in str(why) and 'file[' in str(why), str(why))
+        else:
+            raise live.Failed('nothing was given, and it was restored')
+        given = os.open(moved, os.O_RDWR)
+        program.pid = restore(program, images, [(given, key) for key in keys])
+        program.pids.append(program.pid)
+        shown = [os.readlink(f'/proc/{program.pid}/fd/{fd}') for fd in os.listdir(f'/proc/{program.pid}/fd')]
+        check(moved in shown and path not in shown, f'open are {shown}')
+    finally:
+        if given >= 0:
+            os.close(given)
+        program.clean()
+
+
+def external_file_by_cli(directory):
+    def dump(program, images, keys):
+        live.Cli().dump(program, images, {'cli dump': [word for key in keys for word in ('--external', key)]})
+
+    def restore(program, images, given):
+        for fd, _ in given:
+            os.set_inheritable(fd, True)
+        words = [word for fd, key in given for word in ('--inherit-fd', f'fd[{fd}]:{key}')]
+        pidfile = os.path.join(program.directory, 'pidfile')
+        done = subprocess.run([live.ENGINE, 'restore', '-d', '--pidfile', pidfile, '-D', images, '-o', 'restore.log', *words], capture_output=True,
+                              stdin=subprocess.DEVNULL, text=True, timeout=live.HANG, close_fds=False)
+        check(done.returncode == 0, f'restore: {done.stderr}')
+        return int(live.tasks.read(pidfile))
+    external_file(directory, dump, restore)
+
+
+def external_file_by_rpc(directory):
+    def dump(program, images, keys):
+        live.Rpc().dump(program, images, {'rpc dump': lambda opts: opts.external.extend(keys)})
+
+    def restore(program, images, given):
+        def fill(opts):
+            for fd, key in given:
+                opts.inherit_fd.add(key=key, fd=fd)
+        return live.Rpc().restore(program, images, {'rpc restore': fill})
+    external_file(directory, dump, restore)
+
+
 def locks_of_others_are_named(directory):
     with checkpointed('locks', directory) as (program, images, files):
         for name in 'whole', 'described', 'ranges':
@@ -99,8 +171,59 @@ def watches_survive_new_inodes(directory):
         os.mkdir(path, 0o700)
 
 
-CASES = [changed_files_are_named, another_build_is_named, locks_of_others_are_named, watched_file_that_is_missing_is_named,
-         watches_survive_new_inodes]
+def watched_paths(images):
+    done = subprocess.run([os.path.join(live.BUILD, 'bin/stasis'), 'show', os.path.join(images, 'files.img')], capture_output=True, text=True, timeout=60)
+    return {wd['f_handle']['path'] for entry in json.loads(done.stdout)['entries'] if 'ify' in entry for wd in entry['ify'].get('wd', [])}
+
+
+def watched_files_are_looked_for_where_told(directory):
+    program = live.Program('inotify', 'host', directory)
+    try:
+        for number, place in enumerate(['here', 'there']):
+            images, place = os.path.join(directory, f'images{number}'), os.path.join(directory, place)
+            os.mkdir(images)
+            os.mkdir(place)
+            wanted = os.path.join(place, 'linked')
+            os.link(os.path.join(directory, 'new'), wanted)
+            live.Cli().dump(program, images, {'cli dump': ['--force-irmap', '--irmap-scan-path', place], 'leave running': number == 0})
+            check(wanted in watched_paths(images), f'{wanted} is not among {watched_paths(images)}')
+        live.until(program.gone, 'tasks are left after dump')
+        program.pid = live.Cli().restore(program, images, {})
+        program.pids.append(program.pid)
+        program.finish()
+    finally:
+        program.clean()
+
+
+def watches_on_overlayfs(directory):
+    """Its files have handles that nobody can open, and tell the devices of their layers."""
+    for flavour, options in ('ns', 'xino=off'), ('ns', 'xino=auto'), ('userns', 'xino=off'):
+        place = os.path.join(directory, f'{flavour}-{options}')
+        layers = [os.path.join(place, name) for name in ('lower', 'upper')]
+        top = os.path.join(place, 'run', 'root')
+        os.makedirs(top)
+        mounted = []
+        try:
+            for layer in layers:   # a file system each
+                os.mkdir(layer)
+                check(live.libc.mount(b'layer', layer.encode(), b'tmpfs', 0, None) == 0, 'mount of tmpfs')
+                mounted.append(layer)
+            for name in 'data', 'work':
+                os.mkdir(os.path.join(layers[1], name))
+            os.chmod(os.path.join(layers[1], 'data'), 0o755)
+            words = f'lowerdir={layers[0]},upperdir={layers[1]}/data,workdir={layers[1]}/work,{options}'
+            if live.libc.mount(b'overlay', top.encode(), b'overlay', 0, words.encode()) < 0:
+                raise live.Skipped('no overlayfs with these options here')
+            mounted.append(top)
+            live.run_program(os.path.join(place, 'run'), 'inotify', flavour, live.Cli(), 2, {})
+        finally:
+            for path in reversed(mounted):
+                live.libc.umount2(path.encode(), 2)
+
+
+CASES = [changed_files_are_named, another_build_is_named, later_changes_are_named,
+         external_file_by_cli, external_file_by_rpc, locks_of_others_are_named, watched_file_that_is_missing_is_named,
+         watches_survive_new_inodes, watched_files_are_looked_for_where_told, watches_on_overlayfs]
 
 
 if __name__ == '__main__':

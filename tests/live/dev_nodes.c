@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The character devices every container has: null, zero, full, random, urandom; null(4), random(4).
+// The character devices every container has: null, zero, full, random, urandom; null(4), random(4). And the kernel's
+// log, where there is one that may be read: who writes to it, and who has read all of it.
 #include "live.h"
 #include <sys/sysmacros.h>
 
@@ -8,12 +9,46 @@ static const struct { const char *path; int flags; unsigned minor; } kNodes[] = 
     {"/dev/random", O_RDONLY, 8}, {"/dev/urandom", O_RDONLY, 9}};
 enum { kCount = sizeof kNodes / sizeof *kNodes };
 
+// Reads the kernel's log, each message once, until the one that the parent has written.
+static pid_t read_log(struct live_gate gate, const char *wanted) {
+  pid_t pid = fork();
+  if (pid) return pid;
+  char line[8192];
+  long long last = -1, priority, number;
+  int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), ready = 0;
+  CHECK(fd >= 0);
+  while (1) {
+    ssize_t n = read(fd, line, sizeof line - 1);
+    if (n < 0 && errno == EPIPE) continue;
+    if (n < 0 && errno == EAGAIN && !ready) {
+      CHECK(fcntl(fd, F_SETFL, 0) == 0);
+      ready = 1, live_gate_pass(gate);
+      continue;
+    }
+    if (n < 0 && errno == EINTR) continue;
+    CHECK(n > 0);
+    line[n] = 0;
+    CHECK(sscanf(line, "%lld,%lld,", &priority, &number) == 2 && number > last, "message %lld after %lld", number, last);
+    last = number;
+    if (strstr(line, wanted)) _exit(0);
+  }
+}
+
 int main(int argc, char **argv) {
   live_init(argc, argv);
   int fds[kCount];
   for (int i = 0; i < kCount; i++) {
     fds[i] = open(kNodes[i].path, kNodes[i].flags);
     CHECK(fds[i] >= 0, "%s", kNodes[i].path);
+  }
+  int log = open("/dev/kmsg", O_WRONLY), readable = access("/dev/kmsg", R_OK) == 0;
+  char wanted[64];
+  pid_t child = -1;
+  snprintf(wanted, sizeof wanted, "<7>stasis live test %d %s\n", getpid(), live_ready_path + strlen(live_ready_path) / 2);
+  if (log >= 0 && readable) {
+    struct live_gate gate = live_gate_open();
+    child = read_log(gate, wanted + 3);
+    live_gate_await(gate, 1);
   }
   live_ready();
   live_wait();
@@ -31,5 +66,7 @@ int main(int argc, char **argv) {
   CHECK(read(fds[1], bytes, 8) == 8 && bytes[7] == 0);
   CHECK(write(fds[2], bytes, 1) < 0 && errno == ENOSPC);
   CHECK(read(fds[3], bytes, 8) == 8 && read(fds[4], bytes, 8) == 8);
+  if (log >= 0) CHECK((fcntl(log, F_GETFL) & O_ACCMODE) == O_WRONLY && write(log, wanted, strlen(wanted)) > 0);
+  if (child > 0) live_reap_ok(child);
   live_ok();
 }

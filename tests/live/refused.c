@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <linux/bpf.h>
 #include <linux/perf_event.h>
+#include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -167,7 +168,21 @@ static void h_inotify_on_deleted(void) {
   CHECK(inotify_add_watch(fd, self, IN_MODIFY) >= 0);
   hold(fd);
 }
-static void h_fanotify(void) { hold(syscall(SYS_fanotify_init, 0, O_RDONLY)); }
+static void h_fanotify_events(void) {
+  int fd = fanotify_init(FAN_CLASS_NOTIF, O_RDONLY);
+  if (fd < 0) _exit(77);
+  int file = open(live_path("changed"), O_CREAT | O_WRONLY, 0600);
+  CHECK(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, live_path("changed")) == 0);
+  CHECK(write(file, "x", 1) == 1);
+  hold(fd);
+}
+static void h_fanotify_permission(void) {
+  int fd = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+  close(open(live_path("asked"), O_CREAT | O_WRONLY, 0600));
+  if (fd < 0 || fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, live_path("asked")) < 0) _exit(77);
+  hold(fd);
+}
+static void h_kernel_log(void) { hold_if(open("/dev/kmsg", O_RDONLY)); }
 static void h_perf_event(void) {
   struct perf_event_attr attributes = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attributes, .config = PERF_COUNT_SW_TASK_CLOCK};
   hold(syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0));
@@ -186,6 +201,14 @@ static void h_message_queue(void) {
   int fd = mq_open("/stasis-live-refused", O_RDWR | O_CREAT, 0600, NULL);
   CHECK(mq_unlink("/stasis-live-refused") == 0);
   hold(fd);
+}
+static void h_message_queue_notify(void) {
+  struct sigevent signal = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1, .sigev_value.sival_int = 7};
+  CHECK(unshare(CLONE_NEWIPC) == 0);
+  int fd = mq_open("/stasis-live-refused", O_RDWR | O_CREAT, 0600, NULL), copy = fd;
+  CHECK(fcntl(fd, F_DUPFD, 33) == 33);  // closing any descriptor would end it
+  CHECK(mq_notify(copy, &signal) == 0);
+  held = 33;
 }
 static void h_foreign_namespace(void) {
   int own = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
@@ -378,9 +401,9 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
     KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting),
     KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
-    KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue),
+    KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue), KIND(message_queue_notify),
     KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
-    KIND(fanotify), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(lease_broken),
+    KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(lease_broken),
     KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),

@@ -28,7 +28,8 @@ def request(engine, message, nack=None, hang_up_at=None, on_notify=None, env=Non
     `hang_up_at`: the one at which the client goes away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(timeout)
-    process = subprocess.Popen([engine, 'swrk', str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env,
+    given = [] if isinstance(message, bytes) else [each.fd for each in message.opts.inherit_fd]
+    process = subprocess.Popen([engine, 'swrk', str(theirs.fileno())], pass_fds=[theirs.fileno(), *given], env=env,
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     theirs.close()
     answer = Answer()
