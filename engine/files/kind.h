@@ -181,7 +181,8 @@ const FileKind& kind_of(const Candidate& candidate);
 const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
-extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket;
+extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket,
+    kPacketSocket;
 extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile;
 
 // What FileKind's functions of these names do, for all kinds.
