@@ -7,6 +7,7 @@
 #include <set>
 
 #include "cgroups/dump.h"
+#include "engine/arrivals.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/io.h"
 #include "engine/checkpoint_lock.h"
@@ -408,13 +409,23 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
       janitor.emplace(TRY(Janitor::start([&] { (void)freezer.freeze(5000), freezer.forget(); })));
   }
   const auto freeze_start = now();
-  auto tree = TRY(tasks::FrozenTree::freeze(proc, options));
+  std::optional<tasks::FrozenTree> stopped(TRY(tasks::FrozenTree::freeze(proc, options)));
   const uint32_t freezing_us = us_since(freeze_start);
-  const auto frozen = now();
-  log::info("dump: frozen, ", tree.processes().size(), " processes");
-  auto owned = TRY(recheck(proc, tree, options));
+  log::info("dump: frozen, ", stopped->processes().size(), " processes");
+  auto owned = TRY(recheck(proc, *stopped, options));
   const bool own_net = (owned.flags & CLONE_NEWNET) != 0;
   if (own_net) TRY(notifier.notify("network-lock"));
+  auto unlock = [&](Result<void> result) {
+    if (own_net && !result) (void)notifier.notify("network-unlock");
+    return result;
+  };
+  auto arrivals = let_accept(proc, options, stopped);
+  TRY(unlock(arrivals ? Result<void>() : fail(arrivals.error())));
+  tasks::FrozenTree& tree = *stopped;
+  const auto frozen = now();
+  auto again = recheck(proc, tree, options);
+  TRY(unlock(again ? Result<void>() : fail(again.error())));
+  owned = *std::move(again);
 
   auto connections = TRY(ConnectionLock::take(proc, tree, own_net && owned.external_net.empty()));
 
@@ -430,10 +441,6 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   d.stats.freezing_us = freezing_us;
   d.connections = &connections.sockets();
   namespaces::set_container_ids(d.owned, d.ids);
-  auto unlock = [&](Result<void> result) {
-    if (own_net && !result) (void)notifier.notify("network-unlock");
-    return result;
-  };
   TRY(unlock(notifier.notify("query-ext-files")));
   TRY(unlock(tasks::measure_sleeps(proc, tree.processes())));
   log::info("dump: writing images");
@@ -447,6 +454,7 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   d.stats.frozen_us = us_since(frozen);
   if (goes_on) {
     connections.release();
+    arrivals->reset();
     // Nothing can be lost any more: the tasks need not wait for the disk.
     TRY(tree.resume(options.leave_stopped));
     if (own_net) (void)notifier.notify("network-unlock");

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/files/datagrams.h"
 #include "engine/files/socket_options.h"
 #include "engine/files/tcp.h"
 
@@ -50,6 +51,10 @@ constexpr Option kOptions[] = {
     {SOL_NETLINK, 10 /*CAP_ACK*/},
     {SOL_NETLINK, 11 /*EXT_ACK*/},
     {SOL_NETLINK, 12 /*GET_STRICT_CHK*/},
+    {263 /*SOL_PACKET*/, 19 /*TX_HAS_OFF*/},
+    {263 /*SOL_PACKET*/, 20 /*QDISC_BYPASS*/},
+    {263 /*SOL_PACKET*/, 23 /*IGNORE_OUTGOING*/},
+    {263 /*SOL_PACKET*/, 24 /*VNET_HDR_SZ*/},
     {255 /*SOL_RAW*/, 1 /*ICMP_FILTER*/},
     {IPPROTO_ICMPV6, 1 /*ICMPV6_FILTER*/},
     {IPPROTO_UDPLITE, 10 /*SEND_CSCOV*/},
@@ -181,42 +186,6 @@ std::unexpected<Error> refuse(const Candidate& c, std::string_view what) {
                   .about(c.name()));
 }
 
-bool is_member(int socket, unsigned index, const sockaddr* group, size_t size) {
-  group_filter filter{};
-  filter.gf_interface = index;
-  std::memcpy(&filter.gf_group, group, size);
-  socklen_t length = sizeof(filter);
-  const int level = group->sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
-  return ::getsockopt(socket, level, MCAST_MSFILTER, &filter, &length) == 0;
-}
-
-// Nothing lists the groups of one socket, but each group of the namespace can be asked for.
-bool in_multicast_group(const Candidate& c, const DumpEnv& env) {
-  unsigned index = 0;
-  if (const auto text = env.proc.text(c.pid, "net/igmp"))
-    for (const auto line : lines(*text)) {
-      const auto f = fields(line);
-      if (f.empty()) continue;
-      if (!line.starts_with('\t')) {
-        index = parse_int<unsigned>(f[0]).value_or(0);
-      } else if (const auto address = parse_int<uint32_t>(f[0], 16)) {
-        sockaddr_in group{.sin_family = AF_INET, .sin_addr = {*address}};
-        if (is_member(c.copy.get(), index, reinterpret_cast<sockaddr*>(&group), sizeof(group))) return true;
-      }
-    }
-  if (const auto text = env.proc.text(c.pid, "net/igmp6"))
-    for (const auto line : lines(*text)) {
-      const auto f = fields(line);
-      if (f.size() < 3 || f[2].size() != 32) continue;
-      sockaddr_in6 group{.sin6_family = AF_INET6};
-      for (size_t i = 0; i < 16; ++i)
-        group.sin6_addr.s6_addr[i] = parse_int<uint8_t>(f[2].substr(2 * i, 2), 16).value_or(0);
-      const unsigned device = parse_int<unsigned>(f[0]).value_or(0);
-      if (is_member(c.copy.get(), device, reinterpret_cast<sockaddr*>(&group), sizeof(group))) return true;
-    }
-  return false;
-}
-
 Result<void> restore_extra(int socket, const pb::socket_extra& extra) {
   for (const auto& o : extra.options()) {
     const bool known = std::any_of(std::begin(kOptions), std::end(kOptions),
@@ -271,7 +240,7 @@ Result<void> set_int(int socket, int level, int name, int value, std::string_vie
   return {};
 }
 
-Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type) {
+Result<void> check_inet_options(const Candidate& c, const DumpEnv&, int type) {
   const int socket = c.copy.get();
   sock_filter none{};
   socklen_t size = 0;
@@ -286,11 +255,11 @@ Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type
   }
   if (get_int(socket, IPPROTO_UDP, UDP_ENCAP).value_or(0)) return refuse(c, "with encapsulation");
   if (get_int(socket, IPPROTO_UDP, UDP_CORK).value_or(0)) return refuse(c, "that holds data back (UDP_CORK)");
-  if (in_multicast_group(c, env)) return refuse(c, "in a multicast group");
   return {};
 }
 
-Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out) {
+Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out,
+                               const pb::socket_extra* more) {
   const int socket = c.copy.get();
   Opts& opts = *entry.mutable_opts();
   TRY(dump_common_options(socket, opts));
@@ -313,6 +282,7 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
                           static_cast<int>(entry.proto())));
   if (!fresh) return fail_sys("socket");
   pb::socket_extra extra;
+  if (more) extra = *more;
   extra.set_file_id(entry.id());
   if (const uint32_t uid = TRY(owner_of(c, env)).uid; uid != 0) extra.set_uid(uid);
   const bool connected = locked || entry.shutdown() == pb::BOTH;
@@ -323,7 +293,12 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
     auto& o = *extra.add_options();
     o.set_level(option.level), o.set_name(option.name), o.set_value(*value);
   }
-  if (extra.has_uid() || extra.options_size() > 0) out.images->add_socket_extra(extra);
+  if ((entry.family() == AF_INET || entry.family() == AF_INET6) && entry.type() != SOCK_STREAM) {
+    TRY(dump_datagrams(c, env, entry, extra, out));
+    TRY(dump_groups(c, env, extra));
+  }
+  if (more || extra.has_uid() || extra.options_size() + extra.groups_size() + extra.datagrams_size() > 0)
+    out.images->add_socket_extra(extra);
   return {};
 }
 

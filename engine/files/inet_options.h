@@ -5,6 +5,7 @@
 
 #include "engine/base/result.h"
 #include "engine/files/kind.h"
+#include "proto/manifest.pb.h"
 #include "proto/sockets.pb.h"
 
 namespace stasis::files {
@@ -22,7 +23,9 @@ const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t file_id);
 // What the socket has that no option can bring back; no side effects.
 Result<void> check_inet_options(const Candidate& c, const DumpEnv& env, int type);
 
-Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out);
+// `more`: what else the manifest is to say of the socket.
+Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_sk_entry& entry, DumpOutput& out,
+                               const pb::socket_extra* more = nullptr);
 Result<void> restore_buffers(int socket, const pb::sk_opts_entry& opts);
 // Before bind(2). SO_REUSEADDR is left to the caller.
 Result<void> restore_inet_options(int socket, const pb::inet_sk_entry& entry, const pb::socket_extra* extra);

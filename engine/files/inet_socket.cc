@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/files/datagrams.h"
 #include "engine/files/inet_address.h"
 #include "engine/files/inet_options.h"
 #include "engine/files/kind.h"
@@ -90,24 +91,32 @@ Result<void> check_connection(const Candidate& c, const DumpEnv& env, uint32_t s
     return refuse(c, cat("TCP connection at ", at, " that is read with an offset (SO_PEEK_OFF)"));
   char device[IFNAMSIZ] = {};
   socklen_t size = sizeof(device);
-  const bool half = state != kEstablished && state != kClose && state != kFinWait1;
+  const bool half = state != kEstablished && state != kClose && state != kFinWait1 && state != kSynSent;
   if (half && ::getsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 && device[0] &&
       std::string_view(device) != "lo")
     return refuse(c, cat("half closed TCP connection at ", at, " that belongs to the network device ", device));
   return check_repair(c, env, at);
 }
 
+Result<void> check_connecting(const Candidate& c, const DumpEnv& env, const tcp_info& info, const std::string& at) {
+  if (info.tcpi_data_segs_out > 0 || get_int(c.copy.get(), IPPROTO_TCP, TCP_FASTOPEN_CONNECT).value_or(0))
+    return refuse(c, cat("TCP connection at ", at, " that sends data before it is made (TCP Fast Open)"));
+  return check_connection(c, env, kSynSent, at);
+}
+
 Result<void> check_tcp(const Candidate& c, const DumpEnv& env) {
   const auto info = TRY(info_of(c));
   const std::string at = TRY(address_of(c)).text();
   if (info.tcpi_state == kListen) {
-    // For a listening socket the kernel tells the length of the accept queue here.
-    if (info.tcpi_unacked > 0 && !env.options.tcp_skip_in_flight)
+    // For a listening socket the kernel tells the length of the accept queue here. As long as the tasks run they may
+    // accept (engine/arrivals.h).
+    if (info.tcpi_unacked > 0 && env.connections && !env.options.tcp_skip_in_flight)
       return refuse(c, cat("listening TCP socket at ", at, " with ", info.tcpi_unacked,
                            " connections not yet accepted (--skip-in-flight drops them)"));
     return {};
   }
   if (is_connection(info.tcpi_state)) return check_connection(c, env, info.tcpi_state, at);
+  if (info.tcpi_state == kSynSent) return check_connecting(c, env, info, at);
   if (info.tcpi_state != kClose) {
     const auto* state = info.tcpi_state < std::size(kTcpStates) ? kTcpStates[info.tcpi_state] : "?";
     return refuse(c, cat("TCP connection at ", at, " in state ", state));
@@ -133,13 +142,6 @@ Result<void> check_raw(const Candidate& c, const DumpEnv& env) {
 Result<void> check_datagrams(const Candidate& c, const DumpEnv& env, int type) {
   if (type == SOCK_RAW) return check_raw(c, env);
   return {};
-}
-
-// What was received and not read is lost, as datagrams may be; the network might have lost it as well.
-void warn_of_datagrams(const Candidate& c) {
-  const short events = events_of(c.copy.get());
-  if ((events & POLLIN) && !(events & POLLRDHUP))
-    log::warning(c.name(), " has datagrams that were not read; they are not kept, ignoring");
 }
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
@@ -182,11 +184,10 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
     if (info.tcpi_state == kListen) isk.set_backlog(info.tcpi_sacked);  // what listen(2) was given
     const bool ended = info.tcpi_state == kClose && (events_of(socket) & POLLRDHUP);
     if (ended) isk.set_shutdown(pb::BOTH);
-    if (ended || is_connection(info.tcpi_state)) TRY(dump_stream(c, info.tcpi_state, isk, env, out));
+    if (ended || has_peer(info.tcpi_state)) TRY(dump_stream(c, info.tcpi_state, isk, env, out));
   } else if (const short events = events_of(socket); events & POLLRDHUP) {
     isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
   }
-  if (isk.type() != SOCK_STREAM && !env.options.leave_running) warn_of_datagrams(c);
   if (local.storage.ss_family == AF_INET6 && local.v6().sin6_scope_id != 0) {
     ifreq request{};
     request.ifr_ifindex = static_cast<int>(local.v6().sin6_scope_id);
@@ -210,7 +211,7 @@ Result<void> check_entry(const pb::inet_sk_entry& isk) {
   if (isk.src_addr_size() != words || isk.src_port() > 0xffff || isk.dst_port() > 0xffff ||
       (isk.dst_addr_size() != words && isk.dst_addr_size() != 0) || isk.ifname().size() >= IFNAMSIZ)
     return corrupt(isk, "address");
-  if (tcp && is_connection(isk.state()))
+  if (tcp && has_peer(isk.state()))
     return isk.dst_addr_size() == words && isk.src_port() && isk.dst_port() ? Result<void>() : corrupt(isk, "no peer");
   const bool at_rest = isk.state() == kClose || (tcp ? isk.state() == kListen : isk.state() == kEstablished);
   if (!at_rest)
@@ -247,6 +248,11 @@ Result<Address> address_from(const pb::inet_sk_entry& isk, int socket,
   return out;
 }
 
+bool any_address(Address& address) {
+  if (address.storage.ss_family == AF_INET) return address.v4().sin_addr.s_addr == 0;
+  return IN6_IS_ADDR_UNSPECIFIED(&address.v6().sin6_addr);
+}
+
 std::unexpected<Error> cannot_bind(const pb::inet_sk_entry& isk, Address& address, std::string_view call) {
   const int error = errno;
   const std::string where = cat(isk.type() == SOCK_STREAM ? "TCP " : "UDP ", address.text());
@@ -258,14 +264,11 @@ std::unexpected<Error> cannot_bind(const pb::inet_sk_entry& isk, Address& addres
   return fail(Error(base.code(), cat(base.message(), why)).about(where).with_errno(error));
 }
 
-bool any_address(Address& address) {
-  if (address.storage.ss_family == AF_INET) return address.v4().sin_addr.s_addr == 0;
-  return IN6_IS_ADDR_UNSPECIFIED(&address.v6().sin6_addr);
-}
-
 Result<void> place_connection(int socket, const pb::inet_sk_entry& isk, const RestoreEnv& env) {
   auto local = TRY(address_from(isk, socket, isk.src_addr(), isk.src_port()));
   const bool close = env.options.tcp_close;
+  if (isk.state() == kSynSent && !close)
+    return restore_connecting(socket, isk, local, TRY(load_stream(*env.images, isk)));
   if (!is_connection(isk.state()) || close) {
     if (close || isk.dst_port() == 0 || isk.dst_addr_size() == 0) return restore_closed(socket, isk, local, close);
     auto peer = TRY(address_from(isk, socket, isk.dst_addr(), isk.dst_port()));
@@ -317,8 +320,12 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
                  static_cast<int>(isk.proto())));
   if (!fd) return fail_sys(Code::kRestoreFailed, "socket", cat("file ", entry.id()));
   const auto* extra = find_extra(env, entry.id());
+  if (extra && env.packets)
+    if (const auto packets = env.packets->find(entry.id()); packets != env.packets->end())
+      TRY(restore_datagrams(fd.get(), isk, *extra, packets->second));
   TRY(restore_inet_options(fd.get(), isk, extra));
-  const bool connection = isk.type() == SOCK_STREAM && (is_connection(isk.state()) || isk.shutdown() == pb::BOTH);
+  if (extra) TRY(restore_groups(fd.get(), *extra));
+  const bool connection = isk.type() == SOCK_STREAM && (has_peer(isk.state()) || isk.shutdown() == pb::BOTH);
   if (connection)
     TRY(place_connection(fd.get(), isk, env));
   else
@@ -343,6 +350,10 @@ Result<void> check_socket_namespace(const Candidate& c, const DumpEnv& env) {
   const auto own = TRY(env.proc.ns(env.root_pid, "net"));
   if (own.inode == st.st_ino && own.dev == st.st_dev) return {};
   return refuse(c, "socket of another network namespace");
+}
+
+Result<Address> peer_from(const pb::inet_sk_entry& isk, int socket) {
+  return address_from(isk, socket, isk.dst_addr(), isk.dst_port());
 }
 
 const pb::socket_extra* find_extra(const RestoreEnv& env, uint32_t id) {

@@ -190,7 +190,8 @@ const FileKind* kind_of(pb::fd_types type);
 const std::vector<const FileKind*>& all_kinds();
 
 extern const FileKind kRegular, kPipe, kFifo, kInotify, kTty, kInetSocket, kMemfd, kUnixSocket, kNetlinkSocket;
-extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile, kPosixQueue, kFanotify, kDevice, kBpfMap;
+extern const FileKind kEventfd, kSignalfd, kTimerfd, kEpoll, kPidfd, kNsFile, kPosixQueue, kFanotify, kDevice, kBpfMap,
+    kPacketSocket;
 
 // What FileKind's functions of these names do, for all kinds.
 Result<void> finish_dump(const DumpEnv& env, DumpOutput& out);

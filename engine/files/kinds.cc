@@ -52,7 +52,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kNsFile,      //
       &kRegular,     //
       &kInetSocket,  //
-      &kNetlinkSocket,
+      &kNetlinkSocket, &kPacketSocket,
       &kEventfd,   //
       &kSignalfd,  //
       &kTimerfd,   //

@@ -155,10 +155,10 @@ void add_table(Transaction& t, const std::string& name) {
   t.add(rule);
 }
 
-void add_set(Transaction& t, const std::string& name, const Family& f, uint32_t id) {
+void add_set(Transaction& t, const std::string& name, const Family& f, uint32_t id, uint32_t size) {
   auto set = t.message(NFT_MSG_NEWSET, NLM_F_CREATE);
   set.attr_name(NFTA_SET_TABLE, name), set.attr_name(NFTA_SET_NAME, f.set);
-  be32(set, NFTA_SET_FLAGS, NFT_SET_TIMEOUT), be32(set, NFTA_SET_KEY_TYPE, 0), be32(set, NFTA_SET_KEY_LEN, key_size(f));
+  be32(set, NFTA_SET_FLAGS, NFT_SET_TIMEOUT), be32(set, NFTA_SET_KEY_TYPE, 0), be32(set, NFTA_SET_KEY_LEN, size);
   be32(set, NFTA_SET_ID, id);
   const uint64_t lifetime = htobe64(kLifetime);
   set.attr(NFTA_SET_TIMEOUT, std::string_view(reinterpret_cast<const char*>(&lifetime), sizeof(lifetime)));
@@ -205,9 +205,29 @@ void add_elements(Transaction& t, const std::string& name, const Family& f, uint
   }
 }
 
-std::string port_word(Address& address) {
-  const uint16_t port = htons(address.port());
+std::string port_word(uint16_t number) {
+  const uint16_t port = htons(number);
   return std::string(reinterpret_cast<const char*>(&port), 2) + std::string(2, '\0');
+}
+
+// SYN, and not the answer to one.
+void asks_for_a_connection(NetlinkMessage& rule) {
+  constexpr uint32_t kFlags = 13;  // in the header of TCP
+  constexpr uint8_t kSyn = 2, kSynAck = 0x12;
+  auto value = [&](uint16_t type, uint8_t byte) {
+    const size_t data = rule.begin(static_cast<uint16_t>(type | NLA_F_NESTED));
+    rule.attr(NFTA_DATA_VALUE, std::string_view(reinterpret_cast<const char*>(&byte), 1));
+    rule.end(data);
+  };
+  meta(rule, NFT_META_L4PROTO);
+  equals(rule, std::string_view("\6", 1));
+  payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, kFlags, 1, NFT_REG32_00);
+  expression(rule, "bitwise", [&] {
+    be32(rule, NFTA_BITWISE_SREG, NFT_REG32_00), be32(rule, NFTA_BITWISE_DREG, NFT_REG32_00);
+    be32(rule, NFTA_BITWISE_LEN, 1);
+    value(NFTA_BITWISE_MASK, kSynAck), value(NFTA_BITWISE_XOR, 0);
+  });
+  equals(rule, std::string_view(reinterpret_cast<const char*>(&kSyn), 1));
 }
 
 }  // namespace
@@ -225,8 +245,10 @@ Result<bool> add_lock_table(const std::string& name, const LockedSockets& socket
   for (const auto& [inode, socket] : sockets) {
     Address local, peer;
     if (::getsockname(socket.copy.get(), local.get(), &local.size) < 0) return fail_sys("getsockname");
-    if (::getpeername(socket.copy.get(), peer.get(), &peer.size) < 0) continue;  // it has ended
-    ends.emplace_back(peer.wire() + port_word(peer), local.wire() + port_word(local));
+    // Unlike getpeername(2) it tells where a connection is still to go.
+    peer.size = local.storage.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    if (::getsockopt(socket.copy.get(), SOL_SOCKET, SO_PEERNAME, peer.get(), &peer.size) < 0) continue;  // it has ended
+    ends.emplace_back(peer.wire() + port_word(peer.port()), local.wire() + port_word(local.port()));
     all.insert(ends.back().first + ends.back().second);
   }
   std::vector<std::string> keys[2];
@@ -236,12 +258,35 @@ Result<bool> add_lock_table(const std::string& name, const LockedSockets& socket
   Transaction t;
   add_table(t, name);
   for (uint32_t i = 0; i < 2; ++i) {
-    add_set(t, name, kFamilies[i], i + 1);
+    add_set(t, name, kFamilies[i], i + 1, key_size(kFamilies[i]));
     add_rule(t, name, kFamilies[i], i + 1);
     add_elements(t, name, kFamilies[i], i + 1, keys[i]);
   }
   TRY(t.commit(cat("nftables: add table ", name)));
   return true;
+}
+
+Result<void> add_arrival_table(const std::string& name, const std::set<uint16_t>& ports) {
+  constexpr Family kPorts{"ports", 0, 0, 0, 0};
+  Transaction t;
+  add_table(t, name);
+  add_set(t, name, kPorts, 1, sizeof(uint32_t));
+  auto rule = t.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+  rule.attr_name(NFTA_RULE_TABLE, name), rule.attr_name(NFTA_RULE_CHAIN, kChain);
+  const size_t list = rule.begin(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED);
+  asks_for_a_connection(rule);
+  payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, NFT_REG32_00);
+  expression(rule, "lookup", [&] {
+    rule.attr_name(NFTA_LOOKUP_SET, kPorts.set), be32(rule, NFTA_LOOKUP_SREG, NFT_REG32_00);
+    be32(rule, NFTA_LOOKUP_SET_ID, 1);
+  });
+  verdict(rule, NF_DROP);
+  rule.end(list);
+  t.add(rule);
+  std::vector<std::string> keys;
+  for (const uint16_t port : ports) keys.push_back(port_word(port));
+  add_elements(t, name, kPorts, 1, keys);
+  return t.commit(cat("nftables: add table ", name));
 }
 
 Result<bool> remove_lock_table(const std::string& name) {

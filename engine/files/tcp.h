@@ -37,6 +37,8 @@ constexpr bool is_connection(uint32_t state) {
       1u << kEstablished | 1u << kFinWait1 | 1u << kFinWait2 | 1u << kCloseWait | 1u << kLastAck | 1u << kClosing;
   return state < 32 && (kAll >> state & 1);
 }
+// Those and what is to become one.
+constexpr bool has_peer(uint32_t state) { return is_connection(state) || state == kSynSent; }
 // Packets of ours that pass every lock carry it.
 constexpr uint32_t kTcpMark = 0x57a51503;
 
@@ -73,6 +75,7 @@ struct TcpStream {
   std::string in, out;
 };
 std::string stream_image(const pb::inet_sk_entry& isk);
+Result<Address> peer_from(const pb::inet_sk_entry& isk, int socket);
 Result<TcpStream> load_stream(const image::Reader& images, const pb::inet_sk_entry& isk);
 // Of a new socket that has its options: the connection, in repair mode and locked.
 Result<void> restore_stream(int socket, const pb::inet_sk_entry& isk, Address& local, Address& peer,
@@ -80,6 +83,8 @@ Result<void> restore_stream(int socket, const pb::inet_sk_entry& isk, Address& l
 // A connection that is over, with what was not read of it.
 Result<void> restore_ended(int socket, const pb::inet_sk_entry& isk, Address& local, Address& peer,
                            const std::string& in);
+// One that waits for the first answer, up to connect(2).
+Result<void> restore_connecting(int socket, const pb::inet_sk_entry& isk, Address& local, const TcpStream& stream);
 // One that shall be over, or never was.
 Result<void> restore_closed(int socket, const pb::inet_sk_entry& isk, Address& local, bool address_may_be_gone);
 

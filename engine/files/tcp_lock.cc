@@ -73,7 +73,7 @@ Result<LockedSockets> find_connections(const procfs::Procfs& proc, const tasks::
     for (auto& c : TRY(read_fds(proc, p.pid, p.pidfd.get()))) {
       if (!kInetSocket.matches(c) || out.contains(c.st.st_ino)) continue;
       if (get_int(c.copy.get(), SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP) continue;
-      if (!is_connection(TRY(tcp_state(c.copy.get(), c.name())))) continue;
+      if (!has_peer(TRY(tcp_state(c.copy.get(), c.name())))) continue;
       auto& socket = out[c.st.st_ino];
       socket.filter = TRY(get_filter(c.copy.get()));
       socket.reuse = get_int(c.copy.get(), SOL_SOCKET, SO_REUSEADDR).value_or(0) != 0;

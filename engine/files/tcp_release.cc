@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/files/tcp_release.h"
 
+#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+
+#include <cerrno>
 
 #include "engine/files/inet_options.h"
 #include "engine/kernel/syscalls.h"
@@ -12,7 +15,18 @@ namespace stasis::files {
 namespace {
 
 bool is_stream(const pb::file_entry& file) {
-  return file.has_isk() && file.isk().type() == SOCK_STREAM && is_connection(file.isk().state());
+  return file.has_isk() && file.isk().type() == SOCK_STREAM && has_peer(file.isk().state());
+}
+
+// Says nothing to anybody before it is let go. Tasks that wait in connect(2) enter it again, and wait there.
+Result<void> begin(int fd, Address& to) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return fail_sys("fcntl(F_SETFL)", to.text());
+  const int error = ::connect(fd, to.get(), to.size) < 0 ? errno : 0;
+  if (::fcntl(fd, F_SETFL, flags) < 0) return fail_sys("fcntl(F_SETFL)", to.text());
+  if (error == 0 || error == EINPROGRESS) return {};
+  errno = error;
+  return fail_sys(Code::kRestoreFailed, "connect", cat("TCP ", to.text()));
 }
 
 }  // namespace
@@ -24,14 +38,20 @@ Result<HeldConnections> HeldConnections::take(int root_pidfd, const RestoreEnv& 
     const auto number = env.numbers.find(id);
     if (!is_stream(file) || number == env.numbers.end()) continue;
     const auto& opts = file.isk().opts();
-    out.held_.push_back({TRY(kernel::pidfd_getfd(root_pidfd, number->second)), opts.reuseaddr(), filter_from(opts)});
+    auto& held = out.held_.emplace_back(TRY(kernel::pidfd_getfd(root_pidfd, number->second)), opts.reuseaddr(),
+                                        filter_from(opts));
+    if (file.isk().state() == kSynSent) held.to = TRY(peer_from(file.isk(), held.socket.get()));
   }
   return out;
 }
 
 Result<void> HeldConnections::release() {
-  for (const auto& [socket, reuse, filter] : held_) {
+  for (auto& [socket, reuse, filter, to] : held_) {
     const int fd = socket.get();
+    if (to) {
+      TRY(begin(fd, *to));
+      continue;
+    }
     TRY(set_filter(fd, filter));
     TRY(set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE"));
     // Asks the peer for an answer, which gets what was not acknowledged going; it forgets SO_REUSEADDR.

@@ -22,6 +22,7 @@ class HeldConnections {
     Fd socket;
     bool reuse = false;
     std::vector<sock_filter> filter;
+    std::optional<Address> to;  // of one that is to be begun anew
   };
   std::vector<Held> held_;
 };

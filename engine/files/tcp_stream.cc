@@ -280,10 +280,23 @@ Result<TcpStream> load_stream(const image::Reader& images, const pb::inet_sk_ent
   if (e.unsq_len() > e.outq_len()) return corrupt(name, "more unsent than written");
   if (e.snd_wscale() > 14 || e.rcv_wscale() > 14 || e.mss_clamp() > 0xffff) return corrupt(name, "options");
   if (e.max_window() < e.snd_wnd()) return corrupt(name, "windows");
+  if (isk.state() == kSynSent && reader.remaining() > 0) return corrupt(name, "data before there is a connection");
   for (auto [bytes, size] : {std::pair{&s.in, e.inq_len()}, {&s.out, e.outq_len()}})
     while (bytes->size() < size) *bytes += TRY(reader.payload(std::min<uint64_t>(size - bytes->size(), 1u << 20)));
   return s;
 }
+
+namespace {
+
+Result<void> start_repair(int socket, Address& local) {
+  if (auto on = set(socket, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR"); !on)
+    return fail(Error(Code::kPermission, cat("TCP ", local.text(), ": connections need CAP_NET_ADMIN in the network ",
+                                             "namespace: ", on.error().message()))
+                    .about(cat("TCP ", local.text())));
+  return {};
+}
+
+}  // namespace
 
 Result<void> restore_stream(int socket, const pb::inet_sk_entry& isk, Address& local, Address& peer,
                             const TcpStream& stream) {
@@ -296,10 +309,7 @@ Result<void> restore_stream(int socket, const pb::inet_sk_entry& isk, Address& l
             .stream = stream,
             .in_start = e.inq_seq() - e.inq_len() - fin_received(state),
             .out_start = e.outq_seq() - e.outq_len() - fin_sent(state)};
-  if (auto on = set(socket, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR"); !on)
-    return fail(Error(Code::kPermission, cat("TCP ", local.text(), ": connections need CAP_NET_ADMIN in the network ",
-                                             "namespace: ", on.error().message()))
-                    .about(cat("TCP ", local.text())));
+  TRY(start_repair(socket, local));
   TRY(set_guard(socket));
   TRY(make_room(socket, SO_RCVBUF, 33 /*RCVBUFFORCE*/, stream.in.size()));
   TRY(make_room(socket, SO_SNDBUF, 32 /*SNDBUFFORCE*/, stream.out.size()));
@@ -311,6 +321,16 @@ Result<void> restore_stream(int socket, const pb::inet_sk_entry& isk, Address& l
   TRY(restore_options(socket, e));
   TRY_CTX(b.run(), "TCP connection ", local.text(), " - ", peer.text());
   return restore_buffers(socket, isk.opts());
+}
+
+Result<void> restore_connecting(int socket, const pb::inet_sk_entry& isk, Address& local, const TcpStream& stream) {
+  TRY(start_repair(socket, local));
+  // connect(2) goes on from a sequence number that is set. The peer may have seen the SYN, which counts as one.
+  TRY(start_queue(socket, TCP_SEND_QUEUE, stream.entry.outq_seq() - 1));
+  TRY(bind_and_connect(socket, local, nullptr));
+  TRY(set(socket, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE"));
+  TRY(set(socket, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR"));
+  return set_int(socket, SOL_SOCKET, SO_REUSEADDR, isk.opts().reuseaddr(), "SO_REUSEADDR");
 }
 
 Result<void> restore_closed(int socket, const pb::inet_sk_entry& isk, Address& local, bool address_may_be_gone) {

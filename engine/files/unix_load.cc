@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // unix(7) sockets and their queues in images, checked before anything is done with them.
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <set>
 
+#include "engine/files/datagrams.h"
 #include "engine/files/unix_look.h"
 #include "engine/files/unix_socket.h"
 
@@ -13,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxName = sizeof(sockaddr_un::sun_path);
 constexpr uint32_t kMaxPacket = 64u << 20;
+constexpr uint32_t kMaxDatagram = 0xffff;
 constexpr int kMaxRights = 253;  // SCM_MAX_FD
 
 std::unexpected<Error> corrupt(const std::string& file, const std::string& what) {
@@ -113,7 +116,26 @@ Result<void> check_external_unix(const std::map<uint32_t, pb::file_entry>& files
   return {};
 }
 
-Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_t, pb::file_entry>& files) {
+namespace {
+
+// Each datagram has come from somewhere.
+Result<void> check_socket_extras(const image::Reader& images, const std::map<uint32_t, pb::file_entry>& files,
+                                 const Packets& packets) {
+  std::set<uint32_t> known;
+  if (const auto* manifest = images.manifest())
+    for (const auto& extra : manifest->socket_extras()) {
+      const auto at = packets.find(extra.file_id());
+      if (!known.insert(extra.file_id()).second)
+        return corrupt("manifest", cat("file ", extra.file_id(), " occurs twice"));
+      const bool datagrams = at != packets.end() && !files.at(at->first).has_usk();
+      TRY(check_socket_extra(extra, datagrams ? at->second.size() : 0));
+    }
+  for (const auto& [id, list] : packets)
+    if (!files.at(id).has_usk() && !known.contains(id)) return corrupt("manifest", cat("file ", id, " is missing"));
+  return {};
+}
+
+Result<Packets> read_packets(const image::Reader& images, const std::map<uint32_t, pb::file_entry>& files) {
   const std::string name = "sk-queues.img";
   Packets out;
   if (!images.exists(name)) return out;
@@ -122,12 +144,15 @@ Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_
   while (TRY(reader.next(entry))) {
     const auto socket = files.find(entry.id_for());
     if (socket == files.end()) return corrupt(name, cat("socket ", entry.id_for(), " is not in files.img"));
-    if (!socket->second.has_usk())
+    const auto& isk = socket->second.isk();
+    const bool udp = isk.type() == SOCK_DGRAM && (isk.proto() == IPPROTO_UDP || isk.proto() == IPPROTO_UDPLITE);
+    if (!socket->second.has_usk() && !udp)
       return fail(
           Error(Code::kUnsupportedFile,
                 cat("socket ", entry.id_for(), " of the images has something queued, which cannot be restored yet"))
               .about(cat("file ", entry.id_for())));
-    if (entry.length() > kMaxPacket) return corrupt(name, cat("a packet of ", entry.length(), " bytes"));
+    if (entry.length() > (udp ? kMaxDatagram : kMaxPacket) || (udp && entry.scm_size() > 0))
+      return corrupt(name, cat("a packet of ", entry.length(), " bytes"));
     for (const auto& scm : entry.scm()) {
       if (scm.type() != SCM_RIGHTS || scm.rights_size() > kMaxRights || scm.rights_size() == 0)
         return corrupt(name, cat("what comes with a packet to socket ", entry.id_for()));
@@ -147,6 +172,14 @@ Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_
     out[entry.id_for()].push_back(std::move(packet));
   }
   return out;
+}
+
+}  // namespace
+
+Result<Packets> load_packets(const image::Reader& images, const std::map<uint32_t, pb::file_entry>& files) {
+  auto packets = TRY(read_packets(images, files));
+  TRY(check_socket_extras(images, files, packets));
+  return packets;
 }
 
 }  // namespace stasis::files

@@ -335,10 +335,8 @@ case_connection_to_a_container() {
   client_goes_on
 }
 
-# The network of the host, which goes on without the container: it must not reset what it does not know meanwhile.
-case_connection_to_the_hosts_network() {
-  net_case
-  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+# Instead of `start`: in the host's network, and $OTHER is a process in another one beside it.
+in_the_hosts_network() {
   /usr/bin/python3 - "$BUNDLE/config.json" <<'PY'
 import json, sys
 path = sys.argv[1]
@@ -347,16 +345,23 @@ config['linux']['namespaces'] = [n for n in config['linux']['namespaces'] if n['
 json.dump(config, open(path, 'w'))
 PY
   unshare -n sleep 1000 </dev/null >/dev/null 2>&1 &
-  local other=$!
-  echo $other >>"$CASE/pids"
-  until_true "a second namespace" _other_namespace "$other"
-  ip link add "$OUTER" type veth peer name eth0 netns "/proc/$other/ns/net" || { echo "skip: no veth in this kernel"; exit 0; }
+  OTHER=$!
+  echo $OTHER >>"$CASE/pids"
+  until_true "a second namespace" _other_namespace "$OTHER"
+  ip link add "$OUTER" type veth peer name eth0 netns "/proc/$OTHER/ns/net" || { echo "skip: no veth in this kernel"; exit 0; }
   ip addr add "$SUBNET.1/24" dev "$OUTER"
   ip link set "$OUTER" up
-  nsenter -t "$other" -n ip addr add "$SUBNET.2/24" dev eth0
-  nsenter -t "$other" -n ip link set eth0 up
+  nsenter -t "$OTHER" -n ip addr add "$SUBNET.2/24" dev eth0
+  nsenter -t "$OTHER" -n ip link set eth0 up
   start
-  client_of "$SUBNET.1" 7777 nsenter -t "$other" -n
+}
+
+# The network of the host, which goes on without the container: it must not reset what it does not know meanwhile.
+case_connection_to_the_hosts_network() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+  in_the_hosts_network
+  client_of "$SUBNET.1" 7777 nsenter -t "$OTHER" -n
   take
   sleep 1 # the client sends again
   _turns_after -1 || true
@@ -384,5 +389,165 @@ case_lock_is_left_and_removed() {
   grep -q ':1E61 .* 0A ' "/proc/$PID/net/tcp" "/proc/$PID/net/tcp6" || fail "the server does not listen"
 }
 _other_namespace() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }
+
+# Asks a web server again and again, with several connections at once: each must be answered in full. $CASE/client as above.
+clients_of() { # ADDRESS[:PORT]
+  cat >"$CASE/clients.py" <<'PY'
+import http.client, sys, threading
+name, address, answers, lock = sys.argv[1], sys.argv[2], [0], threading.Lock()
+def say(text):
+    with open(name, 'w') as file:
+        file.write(text)
+def ask():
+    try:
+        while True:
+            connection = http.client.HTTPConnection(address, timeout=120)
+            connection.request('GET', '/page')
+            answer = connection.getresponse().read()
+            connection.close()
+            assert answer == b'0123456789' * 3000, f'{len(answer)} bytes'
+            with lock:
+                if answers[0] >= 0:
+                    answers[0] += 1
+                    say(str(answers[0]))
+    except Exception as e:
+        with lock:
+            answers[0] = -1
+            say(f'bad: {e!r}')
+for _ in range(8):
+    threading.Thread(target=ask).start()
+PY
+  /usr/bin/python3 "$CASE/clients.py" "$CASE/client" "$1" </dev/null >/dev/null 2>&1 &
+  echo $! >>"$CASE/pids"
+  until_true "the clients to be served" _turns_after 20
+}
+
+# A server under load: there is always somebody whom it has not accepted yet, and nobody is lost.
+case_accept_under_load() {
+  net_case
+  make_bundle "httpd -p 80 -h /files; $COUNTER"
+  start
+  bridge_and_veth
+  # While the container is away its address stays known: what is sent there waits.
+  ip neigh replace "$SUBNET.2" lladdr 02:00:00:11:22:33 dev "$BRIDGE" nud permanent
+  /usr/bin/python3 -c 'print("0123456789" * 3000, end="")' >"$FILES/page"
+  clients_of "$SUBNET.2"
+  must stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log --leave-running
+  client_goes_on
+  local round
+  for round in 1 2 3; do
+    rm -rf "$CASE/images" "$CASE/pid"
+    if ((round == 1)); then take; else again; fi
+    until_true "the veth to go" _gone "$OUTER"
+    bring --external "veth[eth0]:$OUTER@$BRIDGE"
+    client_goes_on
+    counts_on
+  done
+}
+# Checkpoint of what was restored.
+again() {
+  local externals
+  mapfile -t externals < <(awk '{ for (i = 7; $i != "-"; i++); type = $(i + 1)
+    if ($4 == "/null") print "--external=mnt[" $5 "]:/dev/null"; else if ($5 == "/files" || type == "cgroup") print "--external=mnt[" $5 "]:" $5 }' \
+    "/proc/$PID/mountinfo")
+  mkdir -p "$CASE/images"
+  must stasis checkpoint --pid "$PID" -D "$CASE/images" --work-dir "$CASE/work" "${externals[@]}"
+  until_true "the tasks to go" _no_tasks
+}
+
+_listens() { grep -q ':1E61 .* 0A ' "/proc/$1/net/tcp" "/proc/$1/net/tcp6"; }
+# Nobody accepts: refused by name, or dropped as asked for. The peer gets a reset with the next packet it sends.
+case_skip_in_flight() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & echo \$! >/files/server; $COUNTER"
+  start
+  bridge_and_veth
+  until_true "the server to listen" _listens "$(pid_of)"
+  nsenter -t "$(pid_of)" -p kill -STOP "$(<"$FILES/server")"
+  cat >"$CASE/one.py" <<'PY'
+import os, socket, sys, time
+name, address = sys.argv[1:]
+s = socket.create_connection((address, 7777))
+def say(text):
+    with open(name, 'w') as file:
+        file.write(text)
+say('connected')
+while not os.path.exists(name + '.go'):
+    time.sleep(0.02)
+try:
+    s.sendall(b'x')
+    say(f'got {s.recv(1)!r}')
+except ConnectionResetError:
+    say('reset')
+PY
+  /usr/bin/python3 "$CASE/one.py" "$CASE/one" "$SUBNET.2" </dev/null >/dev/null 2>&1 &
+  echo $! >>"$CASE/pids"
+  _says() { [[ $(cat "$CASE/one" 2>/dev/null) == "$1" ]]; }
+  until_true "the client to be connected" _says connected
+  must_fail UNSUPPORTED-FILE stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" -o dump.log
+  grep -q '1 connections not yet accepted' "$CASE/said" || fail "it says: $(tail -n 2 "$CASE/said")"
+  [[ -z $(inside nft list tables 2>/dev/null) ]] || fail "a lock is left: $(inside nft list tables)"
+  counts_on
+  take --skip-in-flight
+  until_true "the veth to go" _gone "$OUTER"
+  bring --external "veth[eth0]:$OUTER@$BRIDGE"
+  counts_on
+  touch "$CASE/one.go"
+  until_true "the client to hear of it" _says reset
+  nsenter -t "$PID" -p -n kill -CONT "$(<"$FILES/server")"
+  client_of "$SUBNET.2" 7777
+}
+
+# The engine is killed with everything locked: nothing of it is left, and the connections go on.
+engine_dies() {
+  cat >"$CASE/script" <<EOF
+#!/bin/sh
+[ "\$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0
+nsenter -t $(pid_of) -n nft list tables >"$CASE/locked" 2>&1
+touch "$CASE/killed"
+kill -KILL \$PPID
+EOF
+  chmod 755 "$CASE/script"
+  local status=0
+  locks >"$CASE/before"
+  stasis checkpoint "$ID" --images-dir "$CASE/images" --work-dir "$CASE/work" --action-script "$CASE/script" </dev/null >"$CASE/said" 2>&1 || status=$?
+  ((status != 0)) && [[ -e $CASE/killed ]] || fail "the engine was not killed: $(tail -n 2 "$CASE/said")"
+  if command -v nft >/dev/null; then
+    [[ -n $(grep -o 'stasis-lock-[0-9a-f]*' "$CASE/locked" | grep -vxFf "$CASE/before") ]] || fail "there was no lock: $(<"$CASE/locked")"
+    until_true "the lock to go" _unlocked
+  fi
+}
+# Those of others in the same network do not count.
+locks() { inside nft list tables 2>/dev/null | grep -o 'stasis-lock-[0-9a-f]*' || true; }
+_unlocked() { [[ -z $(locks | grep -vxFf "$CASE/before") ]]; }
+case_engine_is_killed() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+  start
+  bridge_and_veth
+  client_of "$SUBNET.2" 7777
+  engine_dies
+  client_goes_on
+  counts_on
+  inside ip -o link show eth0 | grep -q 'state UP' || fail "the link: $(inside ip -o link show eth0)"
+  unharmed
+}
+# The same in the network of the host; and what a checkpoint has left there that nobody restores is removed by `recover`.
+case_engine_is_killed_in_the_hosts_network() {
+  net_case
+  make_bundle "nc -ll -p 7777 -e cat & $COUNTER"
+  in_the_hosts_network
+  client_of "$SUBNET.1" 7777 nsenter -t "$OTHER" -n
+  engine_dies
+  client_goes_on
+  counts_on
+  rm -rf "$CASE/images"
+  take
+  ! command -v nft >/dev/null || [[ $(nft list tables) == *stasis-lock* ]] || fail "there is no lock"
+  stasis recover >"$CASE/said" || fail "recover: $(<"$CASE/said")"
+  grep -q '^removed network lock stasis-lock-' "$CASE/said" || fail "recover says: $(<"$CASE/said")"
+  ! command -v nft >/dev/null || [[ $(nft list tables) != *stasis-lock* ]] || fail "the lock is still there"
+  stasis recover >"$CASE/said" && [[ ! -s $CASE/said ]] || fail "recover says once more: $(<"$CASE/said")"
+}
 
 run_cases

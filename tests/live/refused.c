@@ -7,6 +7,7 @@
 #endif
 #include <pthread.h>
 #include <arpa/inet.h>
+#include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
@@ -98,33 +99,22 @@ static void h_tcp_urgent(void) {
   CHECK(send(client, "!", 1, MSG_OOB) == 1);
   hold(peer);
 }
-static void h_tcp_connecting(void) {  // the queue of the other end is full: nobody answers
-  struct sockaddr_in address;
-  int server = listening(&address);
-  CHECK(listen(server, 0) == 0);
-  connected(&address);
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  CHECK(connect(fd, (void *)&address, sizeof address) < 0 && errno == EINPROGRESS);
-  fcntl(server, F_SETFD, 0);
-  hold(fd);
-}
 static void h_unaccepted_connection(void) {
   struct sockaddr_in address;
   int server = listening(&address);
   connected(&address);
   hold(server);
 }
-static void h_multicast_group(void) {
-  struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe1020304), .imr_ifindex = 1};
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
-  hold(fd);
-}
 static void hold_if(int fd) {
   if (fd < 0) _exit(77);  // not in this kernel
   hold(fd);
 }
-static void h_packet_socket(void) { hold(socket(AF_PACKET, SOCK_RAW, 0)); }
+static void h_packet_ring(void) {
+  struct tpacket_req ring = {4096, 1, 2048, 2};
+  int fd = socket(AF_PACKET, SOCK_RAW, 0);
+  CHECK(setsockopt(fd, 263 /* SOL_PACKET */, PACKET_RX_RING, &ring, sizeof ring) == 0);
+  hold(fd);
+}
 static void h_mptcp_socket(void) { hold_if(socket(AF_INET, SOCK_STREAM, 262)); }
 static void h_alg_socket(void) { hold_if(socket(AF_ALG, SOCK_SEQPACKET, 0)); }
 static void h_foreign_socket(void) {  // of a network namespace that the task has left
@@ -399,8 +389,8 @@ static void h_vfork_child_that_stays(void) {
 }
 static const struct { const char *name; void (*make)(void); } kKinds[] = {
 #define KIND(name) {#name, h_##name}
-    KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent), KIND(tcp_connecting),
-    KIND(unaccepted_connection), KIND(multicast_group), KIND(packet_socket), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
+    KIND(unix_outside), KIND(unix_unread_request), KIND(unix_out_of_band), KIND(tcp_error), KIND(tcp_urgent),
+    KIND(unaccepted_connection), KIND(packet_ring), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
     KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue), KIND(message_queue_notify),
     KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
     KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(lease_broken),
