@@ -19,11 +19,14 @@
 #include "engine/image/writer.h"
 #include "engine/janitor.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/keys.h"
 #include "engine/memory/pages.h"
 #include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
+#include "engine/tasks/labels.h"
+#include "engine/tasks/landlock.h"
 #include "engine/tasks/sleeps.h"
 #include "engine/tasks/step_out.h"
 #include "mounts/content.h"
@@ -136,7 +139,7 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
   pb::memory_extra extra;
   extra.set_pid(static_cast<uint32_t>(p.npid));
   for (const auto& vma : vmas) memory::add_extras(vma, extra);
-  TRY(memory::check_protection_keys(*p.runner, vmas));
+  TRY(memory::dump_keys(*p.runner, vmas, extra));
   if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
     extra.set_lock_future(future);
   const auto start = now();
@@ -154,7 +157,8 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
     auto& range = *extra.add_guards();
     range.set_start(guard.start), range.set_end(guard.end);
   }
-  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future()) d.images.add_memory_extra(extra);
+  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future() || extra.has_allocated_keys())
+    d.images.add_memory_extra(extra);
   d.stats.pages_scanned += stats.scanned;
   d.stats.pages_written += stats.written;
   d.stats.memdump_us += us_since(start);
@@ -276,7 +280,7 @@ Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
   ids.set_vm_id(0), ids.set_files_id(0), ids.set_fs_id(0), ids.set_sighand_id(0);
   namespaces::set_engine_ids(ids);
   if (root_set) inventory.set_root_cg_set(*root_set);
-  inventory.set_lsmtype(pb::NO_LSM);
+  inventory.set_lsmtype(tasks::has_apparmor() ? pb::APPARMOR : pb::NO_LSM);
   timespec uptime{};
   clock_gettime(CLOCK_BOOTTIME, &uptime);
   inventory.set_dump_uptime(static_cast<uint64_t>(uptime.tv_sec) * 1000000 +
@@ -310,7 +314,9 @@ Result<void> dump_everything(Dump& d) {
     if (!p.zombie) {
       vmas[p.pid] = TRY(collect_vmas(d, p, files));
       TRY(tasks::step_out_of_vdso(p, vmas[p.pid]));
+      TRY(memory::check_key_zero(p));
     }
+  const auto probes = TRY(tasks::LandlockProbes::start(d.tree, (d.owned.flags & CLONE_NEWPID) != 0, d.users()));
   TRY(infect(d.tree));
   const auto answers = TRY(tasks::ask_all(d.tree.processes()));
   uint32_t index = 1;

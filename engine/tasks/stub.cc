@@ -188,6 +188,7 @@ class Stub {
   }
 
   Result<void> fill_pool() {
+    TRY(put_in_pool(proc_, env_.pool.proc, "/proc"));
     for (const auto& [id, number] : env_.pool.pages) {
       const std::string name = cat("pages-", id, ".img");
       TRY(put_in_pool(TRY(env_.snapshot.images->open_raw(name)).get(), number, name));
@@ -462,9 +463,8 @@ Pool make_pool(const Snapshot& s, int base, int max_masters) {
     if (pool.pages.try_emplace(static_cast<uint32_t>(task.pagemap.pages_id), next).second) ++next;
   }
   for (const auto& [id, object] : s.shared) pool.shared[id] = next++;
-  pool.masters = next;
-  pool.max_masters = max_masters;
-  pool.end = next + max_masters;
+  pool.masters = next, pool.max_masters = max_masters;
+  pool.proc = next + max_masters, pool.end = pool.proc + 1;
   return pool;
 }
 
