@@ -126,7 +126,7 @@ Result<bool> Arrivals::knows(const procfs::Procfs& proc, const tasks::FrozenTree
 }
 
 Result<std::optional<Arrivals>> let_accept(const procfs::Procfs& proc, const Options& options,
-                                           std::optional<tasks::FrozenTree>& tree) {
+                                           std::optional<tasks::FrozenTree>& tree, bool& ran_on) {
   std::optional<Arrivals> arrivals;
   if (options.tcp_skip_in_flight) return arrivals;
   arrivals.emplace(TRY(Arrivals::hold_off(proc, *tree)));
@@ -135,6 +135,7 @@ Result<std::optional<Arrivals>> let_accept(const procfs::Procfs& proc, const Opt
   for (int round = 0; round < Arrivals::kRounds && arrivals->pending(proc, round); ++round) {
     log::debug("connections wait to be accepted: the tasks run on for a moment");
     TRY(tree->resume(false));
+    ran_on = true;
     arrivals->await(proc);
     TRY(check_interrupted());
     tree.emplace(TRY(tasks::FrozenTree::freeze(proc, options)));

@@ -51,8 +51,8 @@ class Arrivals {
 };
 
 // Stops the tree anew, after rounds in which it has run, until no connection waits to be accepted. What waits still is
-// left to be refused by name.
+// left to be refused by name. `ran_on`: it is another tree now.
 Result<std::optional<Arrivals>> let_accept(const procfs::Procfs& proc, const Options& options,
-                                           std::optional<tasks::FrozenTree>& tree);
+                                           std::optional<tasks::FrozenTree>& tree, bool& ran_on);
 
 }  // namespace stasis

@@ -20,12 +20,15 @@
 #include "engine/image/writer.h"
 #include "engine/janitor.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/keys.h"
 #include "engine/memory/pages.h"
 #include "engine/memory/shared.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/posix_queues.h"
 #include "engine/preflight.h"
 #include "engine/tasks/dump_core.h"
+#include "engine/tasks/labels.h"
+#include "engine/tasks/landlock.h"
 #include "engine/tasks/sharing.h"
 #include "engine/tasks/sleeps.h"
 #include "engine/tasks/step_out.h"
@@ -146,7 +149,7 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
   pb::memory_extra extra;
   extra.set_pid(static_cast<uint32_t>(p.npid));
   for (const auto& vma : vmas) memory::add_extras(vma, extra);
-  TRY(memory::check_protection_keys(*p.runner, vmas));
+  TRY(memory::dump_keys(*p.runner, vmas, extra));
   if (const uint32_t future = TRY(memory::lock_future(d.proc, p.pid, p.runner->arena(), vmas)))
     extra.set_lock_future(future);
   const auto start = now();
@@ -164,7 +167,8 @@ Result<void> dump_memory(Dump& d, tasks::Process& p, uint32_t pages_id, std::vec
     auto& range = *extra.add_guards();
     range.set_start(guard.start), range.set_end(guard.end);
   }
-  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future()) d.images.add_memory_extra(extra);
+  if (extra.vmas_size() || extra.guards_size() || extra.has_lock_future() || extra.has_allocated_keys())
+    d.images.add_memory_extra(extra);
   d.stats.pages_scanned += stats.scanned;
   d.stats.pages_written += stats.written;
   d.stats.memdump_us += us_since(start);
@@ -306,7 +310,7 @@ Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {
   ids.set_vm_id(0), ids.set_files_id(0), ids.set_fs_id(0), ids.set_sighand_id(0);
   namespaces::set_engine_ids(ids);
   if (root_set) inventory.set_root_cg_set(*root_set);
-  inventory.set_lsmtype(pb::NO_LSM);
+  inventory.set_lsmtype(tasks::has_apparmor() ? pb::APPARMOR : pb::NO_LSM);
   timespec uptime{};
   clock_gettime(CLOCK_BOOTTIME, &uptime);
   inventory.set_dump_uptime(static_cast<uint64_t>(uptime.tv_sec) * 1000000 +
@@ -342,9 +346,11 @@ Result<void> dump_everything(Dump& d) {
     if (!p.zombie) {
       vmas[p.pid] = TRY(collect_vmas(d, p, files));
       TRY(tasks::step_out_of_vdso(p, vmas[p.pid]));
+      TRY(memory::check_key_zero(p));
     }
   d.shared_files = tasks::find_shared(d.tree.processes(), kernel::Kcmp::kFiles);
   d.shared_fs = tasks::find_shared(d.tree.processes(), kernel::Kcmp::kFs);
+  const auto probes = TRY(tasks::LandlockProbes::start(d.tree, (d.owned.flags & CLONE_NEWPID) != 0, d.users()));
   TRY(infect(d.tree));
   const auto answers = TRY(tasks::ask_all(d.tree.processes()));
   uint32_t index = 1;
@@ -419,15 +425,21 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
     if (own_net && !result) (void)notifier.notify("network-unlock");
     return result;
   };
-  auto arrivals = let_accept(proc, options, stopped);
+  bool ran_on = false;
+  auto frozen = now();
+  auto arrivals = let_accept(proc, options, stopped, ran_on);
   TRY(unlock(arrivals ? Result<void>() : fail(arrivals.error())));
   tasks::FrozenTree& tree = *stopped;
-  const auto frozen = now();
-  auto again = recheck(proc, tree, options);
-  TRY(unlock(again ? Result<void>() : fail(again.error())));
-  owned = *std::move(again);
+  if (ran_on) {
+    frozen = now();
+    auto again = recheck(proc, tree, options);
+    TRY(unlock(again ? Result<void>() : fail(again.error())));
+    owned = *std::move(again);
+  }
 
-  auto connections = TRY(ConnectionLock::take(proc, tree, own_net && owned.external_net.empty()));
+  auto locked = ConnectionLock::take(proc, tree, own_net && owned.external_net.empty());
+  TRY(unlock(locked ? Result<void>() : fail(locked.error())));
+  auto& connections = *locked;
 
   // Pages files are numbered from 1: first those of the processes, then those of what they share.
   const auto first_shared = static_cast<uint32_t>(tree.processes().size()) + 1;

@@ -17,6 +17,7 @@
 #include "engine/memory/outside.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
+#include "engine/tasks/labels.h"
 #include "engine/tasks/sharing.h"
 #include "engine/tasks/switches.h"
 #include "mounts/dump.h"
@@ -67,14 +68,6 @@ void check_session(const procfs::Procfs& proc, const tasks::Process& p, const st
         unsupported(p, cat("belongs to process group ", p.npgid, " of a process outside; --shell-job allows it")));
 }
 
-// A security label is given to nobody yet: the restored tasks get the engine's. Without a module
-// that labels tasks the file cannot be read (EINVAL), proc_pid_attr(5).
-void check_label(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
-  const auto label = proc.text(p.pid, "attr/current"), own = proc.text(::getpid(), "attr/current");
-  if (label && own && *label != *own)
-    obstacles.push_back(unsupported(p, cat("has the security label \"", trim(*label), "\"")));
-}
-
 // Which code has asked for a signal's handler nobody can tell, so it has to be what the program is: all of 64 bits or
 // all of 32. The ELF header says it, elf(5), and the code segment of each thread once it is stopped.
 void check_bitness(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
@@ -121,7 +114,7 @@ void check_process(const procfs::Procfs& proc, const tasks::Process& p, const st
   check_bitness(proc, p, obstacles);
   check_threads(proc, p, obstacles);
   tasks::find_switch_obstacles(proc, p, obstacles);
-  check_label(proc, p, obstacles);
+  tasks::find_label_obstacles(proc, p, options, obstacles);
 }
 
 // A vfork(2) ends by itself; the freeze waits for it.

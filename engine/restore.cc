@@ -29,12 +29,14 @@
 #include "engine/janitor.h"
 #include "engine/kernel/ptrace.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/keys.h"
 #include "engine/memory/restore_memory.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/net.h"
 #include "engine/namespaces/time.h"
 #include "engine/namespaces/user.h"
+#include "engine/tasks/labels.h"
 #include "engine/tasks/restore_core.h"
 #include "engine/tasks/sleeps.h"
 #include "engine/tasks/snapshot.h"
@@ -245,6 +247,7 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   plan.premaps = into && !into::can_keep_off(plan.taken) ? std::vector<memory::Premap>(s.tasks.size())
                                                          : memory::plan_premap(s, plan.tree, plan.taken);
   TRY(memory::check_huge_pages(s));
+  TRY(memory::check_keys_can_be_had(s));
   const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
   plan.vdsos = TRY(plan_vdsos(proc, s, arena));
   return plan;
@@ -438,7 +441,7 @@ Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(tasks::restore_signals(d), name);
     TRY_CTX(tasks::restore_from_outside(proc, d), name);
-    TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
+    TRY_CTX(tasks::restore_threads(proc, d, s.seccomp, plan.pool.proc), name);
     TRY_CTX(tasks::begin_sleeps(d), name);
     TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
     TRY_CTX(tasks::restore_registers(d), name);
@@ -507,6 +510,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   auto snapshot = TRY(tasks::load(images));
   TRY(hold_images(images, snapshot));
   if (options.client) TRY(check_client_images(snapshot, *options.client));
+  TRY(tasks::plan_labels(proc, options, snapshot));
   if (options.tcp_close && options.into.pid)
     return fail(Error(Code::kUnsupported, "--tcp-close does not go together with --into").about("--tcp-close"));
   if (options.parent == RestoreParent::kDetached) forget_parent_signal(snapshot);

@@ -15,6 +15,7 @@
 #include "engine/base/io.h"
 #include "engine/base/strings.h"
 #include "engine/procfs/procfs.h"
+#include "engine/tasks/labels.h"
 
 namespace stasis::cli {
 namespace {
@@ -92,15 +93,19 @@ Result<void> check_freezer(const Options& options) {
   return {};
 }
 
-// LXC names its AppArmor profile even where the kernel has none, and there is nothing to lose then.
+// LXC names its AppArmor profile even where the kernel has none, and there is nothing to lose then. That labels are to
+// be left out is always possible.
 Result<void> check_lsm(Options& options) {
-  if (options.lsm_profile.empty()) return {};
-  const bool absent = (options.lsm_profile.starts_with("apparmor:") && access("/sys/module/apparmor", F_OK) != 0) ||
-                      (options.lsm_profile.starts_with("selinux:") && access("/sys/fs/selinux/enforce", F_OK) != 0);
-  if (!absent && !options.lsm_profile.ends_with(":unconfined"))
-    return fail(Error(Code::kUnsupportedOption, cat("--lsm-profile ", options.lsm_profile, " cannot be applied yet"))
-                    .about("--lsm-profile"));
-  if (absent) log::warning("lsm-profile ", options.lsm_profile, ": this kernel has no such security module, ignoring");
+  const auto& given = options.lsm_profile;
+  if (given.empty() || given.ends_with(":unconfined")) return {};
+  const bool apparmor = given.starts_with("apparmor:");
+  const bool absent =
+      apparmor ? !tasks::has_apparmor() : given.starts_with("selinux:") && access("/sys/fs/selinux/enforce", F_OK) != 0;
+  if (!absent && !apparmor)
+    return fail(
+        Error(Code::kUnsupportedOption, cat("--lsm-profile ", given, " cannot be applied yet")).about("--lsm-profile"));
+  if (!absent) return {};
+  log::warning("lsm-profile ", given, ": this kernel has no such security module, ignoring");
   options.lsm_profile.clear();
   return {};
 }

@@ -51,6 +51,10 @@ struct EpollSlot {
   uint32_t epoll = 0, number = 0, nth = 0;
 };
 // kcmp(2): 0 equal, 1 less, 2 greater, 3 not equal; negative errno.
+// LANDLOCK_CREATE_RULESET_VERSION; 0 if the kernel has none.
+int landlock_version();
+// Of the calling process, from all sets that capset(2) knows.
+Result<void> drop_capabilities();
 int kcmp(pid_t a, pid_t b, Kcmp what, unsigned long x = 0, unsigned long y = 0);
 
 // fs/proc/task_mmu.c PAGEMAP_SCAN (6.7). Struct and constants of include/uapi/linux/fs.h.

@@ -103,24 +103,6 @@ Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t are
   return 0;
 }
 
-Result<void> check_protection_keys(remote::Runner& runner, const std::vector<Vma>& vmas) {
-  constexpr uint64_t kPage = 0x1000;
-  constexpr int kKeys = 16;
-  if (vmas.empty() || !vmas.front().map.protection_key) return {};
-  // Where nothing is mapped, pkey_mprotect(2) of a key that was given out says ENOMEM, of any other EINVAL.
-  if (vmas.front().entry.start() < 2 * kPage)
-    return fail(Code::kUnsupportedMemory, "protection keys cannot be asked for: the lowest pages are mapped");
-  remote::Batch batch;
-  for (int key = 1; key < kKeys; ++key) batch.add(__NR_pkey_mprotect, kPage, kPage, PROT_NONE, key);
-  TRY(runner.run(batch));
-  for (size_t i = 0; i < batch.size(); ++i)
-    if (batch.result(i) == -ENOMEM)
-      return fail(Error(Code::kUnsupportedMemory, cat("pid ", runner.pid(), " has the protection key ", i + 1,
-                                                      " (pkey_alloc), which cannot be checkpointed yet"))
-                      .about(cat("pid ", runner.pid())));
-  return {};
-}
-
 Result<AddressSpace> find_contents(const procfs::Procfs& proc, pid_t pid, std::vector<Vma> vmas) {
   AddressSpace space{.pid = pid, .vmas = std::move(vmas)};
   auto finder = TRY(PageFinder::open(proc, pid));

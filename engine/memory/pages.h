@@ -52,9 +52,6 @@ Result<Runs> find_inherited(const procfs::Procfs& proc, const AddressSpace& chil
 // Flags of the mlockall(2) that acts on what the task maps: it does on the runner's arena. 0: none.
 Result<uint32_t> lock_future(const procfs::Procfs& proc, pid_t pid, uint64_t arena, const std::vector<Vma>& vmas);
 
-// Refuses keys that pkey_alloc(2) has given out, though no mapping may have one.
-Result<void> check_protection_keys(remote::Runner& runner, const std::vector<Vma>& vmas);
-
 struct PageStats {
   uint64_t scanned = 0, written = 0;
 };

@@ -16,6 +16,7 @@
 
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
+#include "engine/memory/keys.h"
 #include "engine/memory/vma.h"
 
 // arch/x86/include/uapi/asm/prctl.h ARCH_MAP_VDSO_32, ARCH_MAP_VDSO_64
@@ -334,6 +335,7 @@ Result<void> clear(remote::Runner& runner, const Runs& keep) {
 
 Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, const TaskPlan& plan,
                          const tasks::Pool& pool, const Segments& segments) {
+  TRY(take_keys(runner, task));
   TRY(map_all(runner, task, plan, pool));
   TRY(attach_segments(runner, task, segments));
   TRY(discard(runner, plan.premap));
@@ -344,6 +346,7 @@ Result<uint64_t> rebuild(remote::Runner& runner, const tasks::TaskImage& task, c
   if (task.memory) TRY(name(runner, task));
   TRY(lock(runner, task));
   TRY(describe_mm(runner, task, pool));
+  TRY(give_keys(runner, task));
   return pages;
 }
 

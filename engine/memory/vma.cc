@@ -72,9 +72,6 @@ bool is_vvar(const std::string& name) { return name.starts_with("[vvar"); }
 std::optional<std::string> refuse(const MapContext& context, const procfs::Map& map) {
   for (const auto& r : kRefused)
     if (map.flag(r.flag)) return r.what;
-  // What can only be executed has one that the kernel gives by itself, and will again.
-  if (map.protection_key.value_or(0) != 0 && (map.read || map.write || !map.exec))
-    return "memory with a protection key";
   if (is_shared_anonymous(context, map) || is_anonymous_huge(map)) return std::nullopt;
   if (is_sysv(context, map)) {
     if (context.own_ipc) return std::nullopt;
@@ -90,6 +87,12 @@ std::optional<std::string> refuse(const MapContext& context, const procfs::Map& 
   if (map.inode == 0 && map.name.starts_with("[") && map.name != "[heap]" && map.name != "[stack]" &&
       !map.name.starts_with("[anon:") && !map.name.starts_with("[stack:"))
     return cat("a mapping of kind ", map.name);
+  return std::nullopt;
+}
+
+// The kernel maps it anew.
+std::optional<std::string> refuse_special(const procfs::Map& map) {
+  if (map.protection_key.value_or(0) != 0) return "the vDSO with a protection key";
   return std::nullopt;
 }
 
@@ -125,7 +128,7 @@ std::vector<Vma> classify(const MapContext& context, const std::vector<procfs::M
   for (const auto& map : maps) {
     if (map.name == "[vsyscall]") continue;
     const bool special = map.name == "[vdso]" || is_vvar(map.name);
-    if (auto why = special ? std::nullopt : refuse(context, map)) {
+    if (auto why = special ? refuse_special(map) : refuse(context, map)) {
       obstacles.push_back(Error(Code::kUnsupportedMemory, cat("pid ", pid, " maps ", *why, ": ", describe(map)))
                               .about(cat("pid ", pid, " ", describe(map))));
       continue;
@@ -174,11 +177,13 @@ void add_extras(const Vma& vma, pb::memory_extra& extra) {
       named = true;
       break;
     }
-  if (!named && !map.flag("lf")) return;
+  const uint32_t key = map.protection_key.value_or(0);
+  if (!named && !map.flag("lf") && key == 0) return;
   auto& out = *extra.add_vmas();
   out.set_start(map.start);
   if (named) out.set_name(std::string(name));
   if (map.flag("lf")) out.set_lock_on_fault(true);
+  if (key) out.set_protection_key(key);
 }
 
 Result<void> check_extra(const pb::mm_entry& mm, const pb::memory_extra& extra) {

@@ -11,6 +11,7 @@
 #include "engine/kernel/x86_64/ia32.h"
 #include "engine/namespaces/user.h"
 #include "engine/tasks/fpu.h"
+#include "engine/tasks/labels.h"
 #include "engine/tasks/snapshot.h"
 #include "engine/tasks/switches.h"
 #include "engine/tasks/timers.h"
@@ -132,7 +133,8 @@ Result<void> dump_thread(const procfs::Procfs& proc, const Process& p, const Thr
   }
   kernel::rewind_interrupted_syscall(regs);
   dump_regs(regs, *info.mutable_gpregs());
-  const auto xstate = TRY(kernel::get_xstate(t.tid));
+  auto xstate = TRY(kernel::get_xstate(t.tid));
+  mark_key_rights(xstate);
   TRY(dump_xstate(xstate, *info.mutable_fpregs()));
   extra.set_xstate(xstate.data(), xstate.size());
 
@@ -149,6 +151,7 @@ Result<void> dump_thread(const procfs::Procfs& proc, const Process& p, const Thr
   extra.set_cap_ambient(status.cap_ambient);
 
   dump_creds(status, *tc.mutable_creds());
+  TRY(dump_label(proc, p.pid, t.tid, *tc.mutable_creds()));
   answers.thread.read(answers.batch, core, extra);
   TRY(answers.switches.read(answers.batch, proc, p, t, extra));
 
@@ -201,7 +204,7 @@ Result<DumpedCore> dump_core(const procfs::Procfs& proc, Process& p, const Answe
     auto& extra = out.extras.emplace_back();
     if (thread.exited) continue;
     std::optional<Answers> others;
-    if (thread.tid != p.pid) others.emplace(TRY_CTX(ask_thread(p, thread.tid), "pid ", p.pid));
+    if (thread.tid != p.pid) others.emplace(TRY_CTX(ask_thread(p, thread), "pid ", p.pid));
     TRY_CTX(dump_thread(proc, p, thread, others ? *others : answers, core, extra, seccomp, users), "pid ", p.pid);
   }
   if (p.threads.front().exited) fill_exited_leader(proc, p, out);

@@ -59,6 +59,28 @@ Result<void> fill_component(const Field& field, Component c, std::vector<uint8_t
 
 }  // namespace
 
+bool has_protection_keys() {
+  constexpr uint32_t kOspke = 1u << 4;  // CPUID leaf 7, ecx: the kernel has switched them on
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ecx & kOspke);
+}
+
+std::optional<uint32_t> key_rights(const std::vector<uint8_t>& xstate) {
+  const auto place = place_of(kPkru);
+  uint32_t rights = 0;
+  if (place.size < sizeof(rights) || place.offset + place.size > xstate.size()) return std::nullopt;
+  std::memcpy(&rights, xstate.data() + place.offset, sizeof(rights));
+  return rights;
+}
+
+void mark_key_rights(std::vector<uint8_t>& xstate) {
+  if (key_rights(xstate).value_or(0) == 0) return;
+  uint64_t bv = 0;
+  std::memcpy(&bv, xstate.data() + kHeaderAt, sizeof(bv));
+  bv |= uint64_t{1} << kPkru;
+  std::memcpy(xstate.data() + kHeaderAt, &bv, sizeof(bv));
+}
+
 Result<void> dump_xstate(const std::vector<uint8_t>& xstate, pb::user_x86_fpregs_entry& out) {
   if (xstate.size() < kLegacySize + kHeaderSize) return fail(Code::kKernelFeature, "the CPU has no XSAVE");
   Legacy legacy;

@@ -24,6 +24,7 @@ namespace stasis::tasks {
 struct Thread {
   pid_t tid = 0;        // in the engine's pid namespace
   pid_t ntid = 0;       // in the container's
+  pid_t probe = 0;      // in the container: whom it asks about, engine/tasks/landlock.h; 0: nobody
   bool exited = false;  // a leader that has ended while others live: there is nothing to ask it
   kernel::Regs regs{};
   uint64_t sigmask = 0;

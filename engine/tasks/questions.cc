@@ -7,7 +7,10 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
+#include <algorithm>
+
 #include "engine/kernel/syscalls.h"
+#include "engine/tasks/landlock.h"
 
 #ifndef PR_GET_TID_ADDRESS
 #define PR_GET_TID_ADDRESS 40
@@ -30,7 +33,7 @@ void set_itimer(const itimerval& v, pb::itimer_entry& out) {
 
 }  // namespace
 
-ThreadQuestions::ThreadQuestions(Batch& batch)
+ThreadQuestions::ThreadQuestions(Batch& batch, pid_t landlock_probe)
     : altstack_(batch.space(24)), tid_address_(batch.space(8)), pdeath_(batch.space(4)) {
   batch.add(__NR_sigaltstack, 0, altstack_);
   batch.must("sigaltstack");
@@ -40,7 +43,17 @@ ThreadQuestions::ThreadQuestions(Batch& batch)
   batch.must("prctl(PR_GET_PDEATHSIG)");
   securebits_ = batch.add(__NR_prctl, PR_GET_SECUREBITS);
   slack_ = batch.add(__NR_prctl, PR_GET_TIMERSLACK);
+  if (landlock_probe) landlock_ = batch.add(__NR_kcmp, landlock_probe, landlock_probe, kernel::Kcmp::kVm, 0, 0);
+  if (has_apparmor()) next_label_.emplace(batch);
 }
+
+Result<void> ThreadQuestions::check(const Batch& batch) const {
+  if (!landlock_) return {};
+  const char* obstacle = landlock_obstacle(batch.result(*landlock_));
+  return obstacle ? Result<void>(fail(Code::kUnsupported, obstacle)) : Result<void>();
+}
+
+int ThreadQuestions::opened(const Batch& batch) const { return next_label_ ? next_label_->opened(batch) : -1; }
 
 void ThreadQuestions::read(const Batch& batch, pb::core_entry& core, pb::task_extra& extra) const {
   core.mutable_thread_info()->set_clear_tid_addr(batch.get<uint64_t>(tid_address_));
@@ -56,6 +69,8 @@ void ThreadQuestions::read(const Batch& batch, pb::core_entry& core, pb::task_ex
   sas.set_ss_size(ss.size);
   tc.set_pdeath_sig(batch.get<uint32_t>(pdeath_));
   tc.mutable_creds()->set_secbits(static_cast<uint32_t>(batch.result(securebits_)));
+  if (const auto next = next_label_ ? next_label_->read(batch) : std::string(); !next.empty())
+    extra.mutable_more()->set_lsm_exec(next);
   if (!batch.failed(slack_)) extra.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
 }
 
@@ -117,9 +132,25 @@ Result<void> ProcessQuestions::read(const Batch& batch, pb::task_core_entry& tc,
   return {};
 }
 
-Answers::Answers(bool of_process) : thread(batch), switches(batch) {
+Answers::Answers(bool of_process, pid_t landlock_probe) : thread(batch, landlock_probe), switches(batch) {
   if (of_process) process.emplace(batch);
 }
+
+namespace {
+
+Result<void> check_thread(Process& p, pid_t tid, const Answers& answers) {
+  if (const int fd = answers.thread.opened(answers.batch); fd >= 0) {
+    Batch close;
+    close.add(__NR_close, fd);
+    TRY(p.runner->run(close, tid));
+  }
+  auto ok = answers.thread.check(answers.batch);
+  if (ok) return ok;
+  const std::string name = tid == p.tgid ? cat("pid ", p.tgid) : cat("thread ", tid, " of pid ", p.tgid);
+  return fail(Error(ok.error().code(), cat(name, " (", p.stat.comm, ") ", ok.error().message())).about(name));
+}
+
+}  // namespace
 
 Result<std::map<pid_t, Answers>> ask_all(std::vector<Process>& processes) {
   std::map<pid_t, Answers> out;
@@ -127,20 +158,26 @@ Result<std::map<pid_t, Answers>> ask_all(std::vector<Process>& processes) {
   Result<void> result;
   for (auto& p : processes) {
     if (!p.runner || !result) continue;
-    auto& answers = out.try_emplace(p.pid, true).first->second;
+    const auto first = std::ranges::find(p.threads, p.pid, &Thread::tid);
+    auto& answers = out.try_emplace(p.pid, true, first == p.threads.end() ? 0 : first->probe).first->second;
     result = p.runner->start(answers.batch, p.pid);
     if (result) begun.push_back(&p);
   }
   // Each that has begun has to come to its end, whatever happens to the others.
-  for (auto* p : begun)
-    if (auto done = p->runner->finish_checked(out.at(p->pid).batch, p->pid); !done && result) result = std::move(done);
+  for (auto* p : begun) {
+    auto& answers = out.at(p->pid);
+    auto done = p->runner->finish_checked(answers.batch, p->pid);
+    if (done) done = check_thread(*p, p->pid, answers);
+    if (!done && result) result = std::move(done);
+  }
   TRY(std::move(result));
   return out;
 }
 
-Result<Answers> ask_thread(Process& process, pid_t tid) {
-  Answers answers(false);
-  TRY(process.runner->run_checked(answers.batch, tid));
+Result<Answers> ask_thread(Process& process, const Thread& thread) {
+  Answers answers(false, thread.probe);
+  TRY(process.runner->run_checked(answers.batch, thread.tid));
+  TRY(check_thread(process, thread.tid, answers));
   return answers;
 }
 

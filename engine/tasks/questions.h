@@ -10,6 +10,7 @@
 #include "engine/base/result.h"
 #include "engine/remote/batch.h"
 #include "engine/tasks/frozen_tree.h"
+#include "engine/tasks/labels.h"
 #include "engine/tasks/switches.h"
 #include "proto/core.pb.h"
 #include "proto/manifest.pb.h"
@@ -19,12 +20,17 @@ namespace stasis::tasks {
 
 class ThreadQuestions {
  public:
-  explicit ThreadQuestions(remote::Batch& batch);
+  ThreadQuestions(remote::Batch& batch, pid_t landlock_probe);
+  Result<void> check(const remote::Batch& batch) const;
+  // What has been opened for a question, to be closed; -1: nothing.
+  int opened(const remote::Batch& batch) const;
   void read(const remote::Batch& batch, pb::core_entry& core, pb::task_extra& extra) const;
 
  private:
   remote::Batch::Arg altstack_, tid_address_, pdeath_;
   size_t securebits_, slack_;
+  std::optional<size_t> landlock_;
+  std::optional<NextLabelQuestion> next_label_;
 };
 
 class ProcessQuestions {
@@ -40,16 +46,17 @@ class ProcessQuestions {
 };
 
 struct Answers {
-  explicit Answers(bool of_process);
+  Answers(bool of_process, pid_t landlock_probe);
   remote::Batch batch;
   ThreadQuestions thread;
   SwitchQuestions switches;
   std::optional<ProcessQuestions> process;
 };
 
-// Of the thread Process::pid of each infected process, and of the process; by that pid.
+// Of the thread Process::pid of each infected process, and of the process; by that pid. Fails if one is in a Landlock
+// domain.
 Result<std::map<pid_t, Answers>> ask_all(std::vector<Process>& processes);
 // Of another thread.
-Result<Answers> ask_thread(Process& process, pid_t tid);
+Result<Answers> ask_thread(Process& process, const Thread& thread);
 
 }  // namespace stasis::tasks

@@ -15,7 +15,9 @@
 #include "engine/base/io.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/kernel/x86_64/ia32.h"
+#include "engine/memory/keys.h"
 #include "engine/tasks/fpu.h"
+#include "engine/tasks/labels.h"
 #include "engine/tasks/pid_taken.h"
 #include "engine/tasks/restore_creds.h"
 #include "engine/tasks/seccomp.h"
@@ -172,15 +174,24 @@ void aim_ia32(const pb::thread_info_x86& info, kernel::Regs& regs) {
   }
 }
 
-Result<void> fill_floating_point(pid_t tid, const pb::core_entry& core, const pb::task_extra* extra) {
+// Linux 5.14 to 6.1 did not take PKRU from ptrace(2) at first.
+Result<void> check_key_rights(pid_t tid, const std::vector<uint8_t>& wanted) {
+  if (key_rights(TRY(kernel::get_xstate(tid))) == key_rights(wanted)) return {};
+  return fail(Code::kKernelFeature, cat("pid ", tid,
+                                        ": this kernel does not take what a thread may do with memory "
+                                        "protection keys (PKRU) from a tracer"));
+}
+
+Result<void> fill_floating_point(pid_t tid, const pb::core_entry& core, const pb::task_extra* extra, bool keys) {
   auto now = TRY(kernel::get_xstate(tid));
   // The raw copy is exact, if this CPU lays its state out the same way.
   if (extra && extra->has_xstate() && extra->xstate().size() == now.size()) {
     std::vector<uint8_t> raw(extra->xstate().begin(), extra->xstate().end());
-    if (kernel::set_xstate(tid, raw)) return {};
+    if (kernel::set_xstate(tid, raw)) return keys ? check_key_rights(tid, raw) : Result<void>();
   }
   TRY(fill_xstate(core.thread_info().fpregs(), now));
-  return kernel::set_xstate(tid, now);
+  TRY(kernel::set_xstate(tid, now));
+  return keys ? check_key_rights(tid, now) : Result<void>();
 }
 
 kernel::Regs image_regs(const pb::user_x86_regs_entry& r, const kernel::Regs& now) {
@@ -309,11 +320,14 @@ Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
-Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
+Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::seccomp_entry& seccomp,
+                             int proc_in_task) {
   for (size_t i = d.tids.size(); i-- > 0;) {
     const auto& core = d.image->threads[i];
     const bool leader = i == 0;
     TRY(restore_ia32_state(d, i));
+    const auto labels =
+        TRY(LabelOrders::open(proc, d.runner, d.tids[i], proc_in_task, core.thread_core().creds(), d.image->extras[i]));
     Batch batch;
     add_thread_state(batch, core, d.image->extras[i], leader);
     if (leader) {
@@ -346,6 +360,7 @@ Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
       drop_capabilities(batch);
     else
       TRY(add_creds(batch, t.creds(), d.image->extras[i], d.setgroups));
+    labels.add(batch);
     if (no_new_privs) {
       batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
       batch.must("prctl(PR_SET_NO_NEW_PRIVS)");
@@ -388,7 +403,8 @@ Result<void> restore_registers(Driven& d) {
     if (d.image->ia32) aim_ia32(core.thread_info(), regs);
     rewind_foreign(regs, core.thread_info().gpregs().orig_ax());
     interrupt_again(d, i, regs);
-    TRY(fill_floating_point(tid, core, d.image->extras[i]));
+    const bool keys = has_protection_keys() && memory::has_keys(*d.image);
+    TRY(fill_floating_point(tid, core, d.image->extras[i], keys));
     TRY_CTX(kernel::set_regs(tid, regs), "registers");
     const auto& t = core.thread_core();
     TRY(kernel::set_sigmask(tid, t.has_blk_sigset() ? t.blk_sigset() : d.image->tc().blk_sigset()));

@@ -36,8 +36,8 @@ Result<void> restore_signals(Driven& d);
 // prlimit(2), scheduling, affinity, oom_score_adj: from outside.
 Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d);
 // Thread-wise state, then, because nothing privileged may follow, seccomp filters and
-// credentials; interval timers start here.
-Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp);
+// credentials and labels; interval timers start here.
+Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::seccomp_entry& seccomp, int proc_in_task);
 // Closes the pool and unmaps the arena. After it no batch can run.
 Result<void> leave(Driven& d, int pool_base, uint64_t arena_begin, uint64_t arena_end);
 // Registers, floating point state and signal masks; the threads stay stopped.

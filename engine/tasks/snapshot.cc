@@ -9,6 +9,7 @@
 #include "engine/files/proc_path.h"
 #include "engine/files/tcp_release.h"
 #include "engine/kernel/x86_64/ia32.h"
+#include "engine/memory/keys.h"
 #include "engine/memory/premap.h"
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
@@ -112,6 +113,7 @@ Result<void> load_task(const image::Reader& images, TaskImage& task) {
     for (const auto& extra : images.manifest()->memory_extras())
       if (extra.pid() == pid) task.memory = &extra;
   if (task.memory) TRY(memory::check_extra(task.mm, *task.memory));
+  if (task.memory) TRY(memory::check_keys(task.mm, *task.memory));
   return {};
 }
 

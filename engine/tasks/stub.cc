@@ -182,6 +182,7 @@ class Stub {
   }
 
   Result<void> fill_pool() {
+    TRY(put_in_pool(proc_, env_.pool.proc, "/proc"));
     for (const auto& [id, number] : env_.pool.pages) {
       const std::string name = cat("pages-", id, ".img");
       TRY(put_in_pool(TRY(env_.snapshot.images->open_raw(name)).get(), number, name));

@@ -71,6 +71,7 @@ struct Pool {
   std::map<uint32_t, int> pages;     // pages id -> number
   std::map<uint64_t, int> shared;    // number of shared anonymous memory -> number
   int masters = 0, max_masters = 0;  // from this number on: masters of terminals for the keeper
+  int proc = 0;                      // /proc of the engine's namespaces
   int end = 0;                       // first number behind them
 };
 Pool make_pool(const Snapshot& snapshot, int base, int max_masters = 0);

@@ -72,9 +72,8 @@ Pool make_pool(const Snapshot& s, int base, int max_masters) {
     if (pool.pages.try_emplace(static_cast<uint32_t>(task.pagemap.pages_id), next).second) ++next;
   }
   for (const auto& [id, object] : s.shared) pool.shared[id] = next++;
-  pool.masters = next;
-  pool.max_masters = max_masters;
-  pool.end = next + max_masters;
+  pool.masters = next, pool.max_masters = max_masters;
+  pool.proc = next + max_masters, pool.end = pool.proc + 1;
   return pool;
 }
 

@@ -21,6 +21,7 @@
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -187,6 +188,36 @@ static void h_landlock(void) {
   uint64_t attributes[1] = {1};
   hold(syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0));
 }
+static void enter_domain(void) {  // whose rules allow everything but to make sockets
+  uint64_t attributes[1] = {1 << 9 /* LANDLOCK_ACCESS_FS_MAKE_SOCK */};
+  int rules = syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0);
+  if (rules < 0) _exit(77);
+  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(SYS_landlock_restrict_self, rules, 0) == 0);
+  close(rules);
+}
+static void h_landlock_domain(void) {  // a child that has changed its user and dropped all
+  struct live_gate gate = live_gate_open();
+  if (fork() == 0) {
+    CHECK(setresgid(1234, 1234, 1234) == 0 && setresuid(1234, 1234, 1234) == 0);
+    enter_domain();
+    live_gate_pass(gate);
+    for (;;) pause();
+  }
+  live_gate_await(gate, 1);
+}
+static pthread_barrier_t both_ready;
+static void with_thread(void *(*body)(void *)) {
+  pthread_t thread;
+  CHECK(pthread_barrier_init(&both_ready, NULL, 2) == 0 && pthread_create(&thread, NULL, body, NULL) == 0);
+  pthread_barrier_wait(&both_ready);
+}
+static void *thread_in_domain(void *unused) {
+  enter_domain();
+  pthread_barrier_wait(&both_ready);
+  while (1) pause();
+  return unused;
+}
+static void h_landlock_thread(void) { with_thread(thread_in_domain); }
 static void h_message_queue(void) {
   int fd = mq_open("/stasis-live-refused", O_RDWR | O_CREAT, 0600, NULL);
   CHECK(mq_unlink("/stasis-live-refused") == 0);
@@ -276,15 +307,17 @@ static void h_semaphore_undo(void) {  // in an ipc namespace of its own
   int set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
   CHECK(set >= 0 && semop(set, &up, 1) == 0);
 }
-static void h_protection_key(void) {
-  int key = syscall(SYS_pkey_alloc, 0, 0);
-  if (key < 0) _exit(77);
+static void *denies_itself_key_zero(void *unused) {  // and sleeps with its registers alone
+  CHECK(syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0);
+  pthread_barrier_wait(&both_ready);
+  __asm__ volatile(".byte 0x0f, 0x01, 0xef\n 1: movl $34, %%eax\n syscall\n jmp 1b"  // wrpkru, pause(2)
+                   : : "a"(1), "c"(0), "d"(0) : "memory", "r11");
+  return unused;
 }
-static void h_protected_by_key(void) {
-  int key = syscall(SYS_pkey_alloc, 0, 0);
-  if (key < 0) _exit(77);
-  char *at = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  CHECK(at != MAP_FAILED && syscall(SYS_pkey_mprotect, at, 4096, PROT_READ, key) == 0);
+static void h_key_zero_denied(void) {
+  if (syscall(SYS_pkey_alloc, 0, 0) < 0) _exit(77);
+  with_thread(denies_itself_key_zero);
+  for (int i = 0; i < 10; i++) live_pause();
 }
 static void h_userfaultfd(void) {
   struct uffdio_api api = {.api = UFFD_API};
@@ -393,8 +426,8 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(unaccepted_connection), KIND(packet_ring), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
     KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue), KIND(message_queue_notify),
     KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
-    KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(lease_broken),
-    KIND(semaphore_undo), KIND(protection_key), KIND(protected_by_key),
+    KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(landlock_domain), KIND(landlock_thread), KIND(lease_broken),
+    KIND(semaphore_undo), KIND(key_zero_denied),
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),

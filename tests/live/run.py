@@ -130,6 +130,7 @@ class Program:
         self.pids = [self.pid]
         until(lambda: os.path.exists(self.ready) or not self.alive(), 'not ready')
         if not self.alive() and os.path.exists(self.result):
+            tasks.kill_started_with(self.ready)
             raise Failed(f'before any checkpoint: {tasks.read(self.result)}')
 
     def must_be_there(self):

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import signal
 import time
 
 STATUS_LINES = ('Name', 'Umask', 'Uid', 'Gid', 'Groups', 'Threads', 'SigBlk', 'SigIgn', 'SigCgt', 'CapInh', 'CapPrm', 'CapEff',
@@ -126,6 +127,13 @@ def mounts(pid):
         options = sorted(kind[2].split(','))
         found.append((fields[4], fields[3], ','.join(sorted(fields[5].split(','))), ','.join(sharing), kind[0], ','.join(options)))
     return sorted(found)
+
+
+def kill_started_with(word):
+    """Ends the children of a program that has failed: they have its arguments."""
+    for name in os.listdir('/proc'):
+        if name.isdigit() and word in read(f'/proc/{name}/cmdline').split('\0'):
+            os.kill(int(name), signal.SIGKILL)
 
 
 def settle(root):

@@ -66,7 +66,7 @@ TEST(Vma, HugePagesKeepTheirSize) {
 }
 
 TEST(Vma, WhatCannotBeKeptIsNamed) {
-  EXPECT_NE(std::get<std::string>(classified(maps_of("1000-5000 rw-p 00000000 00:00 0 ", "rd wr", 4, 3)))
+  EXPECT_NE(std::get<std::string>(classified(maps_of("1000-5000 r-xp 00000000 00:00 0 [vdso]", "rd ex", 4, 3)))
                 .find("protection key"),
             std::string::npos);
   EXPECT_NE(std::get<std::string>(classified(maps_of("1000-5000 rw-p 00000000 00:00 0 ", "rd sl"))).find("mseal"),
@@ -82,7 +82,9 @@ TEST(Vma, NamesAndLocksOnFaultGoToTheManifest) {
   for (const auto& [head, flags] : {std::pair{"1000-2000 rw-p 00000000 00:00 0 [anon:a name]", "rd lo lf"},
                                     std::pair{"3000-4000 rw-p 00000000 00:00 0 ", "rd lo"}})
     add_extras(std::get<Vma>(classified(maps_of(head, flags))), extra);
-  ASSERT_EQ(extra.vmas_size(), 1);
+  add_extras(std::get<Vma>(classified(maps_of("5000-6000 rw-p 00000000 00:00 0 ", "rd", 4, 7))), extra);
+  ASSERT_EQ(extra.vmas_size(), 2);
+  EXPECT_EQ(extra.vmas(1).protection_key(), 7u);
   EXPECT_EQ(extra.vmas(0).name(), "a name");
   EXPECT_TRUE(extra.vmas(0).lock_on_fault());
 }
