@@ -27,6 +27,7 @@
 #include "engine/tasks/dump_core.h"
 #include "engine/tasks/labels.h"
 #include "engine/tasks/landlock.h"
+#include "engine/tasks/sharing.h"
 #include "engine/tasks/sleeps.h"
 #include "engine/tasks/step_out.h"
 #include "mounts/content.h"
@@ -63,8 +64,10 @@ struct Dump {
   pb::task_kobj_ids_entry ids;  // namespace ids of the container
   DumpStats stats;
   std::map<pid_t, memory::AddressSpace> spaces;  // of the tasks dumped so far
-  bool stasis_only = false;                      // pages in the file of a parent only, or an exited leader
+  bool stasis_only = false;  // pages in the file of a parent only, an exited leader, a thread with its own cwd
   const files::LockedSockets* connections = nullptr;
+  tasks::Shared shared_files, shared_fs;
+  std::map<pid_t, uint32_t> numbers;  // of ids that are a process's own
   const procfs::UserMaps* users() const { return owned.users ? &*owned.users : nullptr; }
 };
 
@@ -199,17 +202,37 @@ Result<void> infect(tasks::FrozenTree& tree) {
   return result;
 }
 
+// Threads may have left their process's root and cwd, unshare(2).
+Result<void> dump_thread_dirs(Dump& d, const tasks::Process& p, files::Collector& files, tasks::DumpedCore& core) {
+  for (size_t i = 0; i < p.threads.size(); ++i) {
+    const pid_t tid = p.threads[i].tid;
+    if (p.threads[i].exited || tid == p.pid || kernel::kcmp(p.pid, tid, kernel::Kcmp::kFs) == 0) continue;
+    const auto dirs = TRY(files.dump_thread(p.pid, tid));
+    auto& extra = core.extras[i];
+    extra.set_cwd_id(dirs.cwd_id), extra.set_root_id(dirs.root_id);
+    extra.set_umask(TRY(d.proc.thread_status(p.pid, tid)).umask);
+    d.stasis_only = true;
+  }
+  return {};
+}
+
 Result<void> dump_process(Dump& d, tasks::Process& p, const tasks::Answers& answers, files::Collector& files,
                           tasks::SeccompTable& seccomp, const std::map<pid_t, uint32_t>& cgroup_sets, uint32_t index,
                           std::vector<memory::Vma> vmas) {
   log::debug("dumping pid ", p.pid, " (", p.npid, " in the container), ", p.threads.size(), " threads");
   auto core = TRY(tasks::dump_core(d.proc, p, answers, seccomp, d.users()));
-  const auto task_files = TRY(files.dump_task(p));
+  const auto files_of = d.shared_files.find(p.pid), fs_of = d.shared_fs.find(p.pid);
+  const bool own_files = files_of == d.shared_files.end();
+  const auto task_files = TRY(files.dump_task(p, own_files));
   for (const auto& vma : vmas) *core.mm.add_vmas() = vma.entry;
   core.mm.set_exe_file_id(task_files.exe_id);
+  TRY(dump_thread_dirs(d, p, files, core));
 
   auto ids = d.ids;
-  ids.set_vm_id(index), ids.set_files_id(index), ids.set_fs_id(index), ids.set_sighand_id(index);
+  d.numbers[p.pid] = index;
+  ids.set_vm_id(index), ids.set_sighand_id(index);
+  ids.set_files_id(own_files ? index : d.numbers.at(files_of->second));
+  ids.set_fs_id(fs_of == d.shared_fs.end() ? index : d.numbers.at(fs_of->second));
   const auto npid = static_cast<uint32_t>(p.npid);
   if (const auto set = cgroup_sets.find(p.pid); set != cgroup_sets.end())
     core.threads[0].mutable_tc()->set_cg_set(set->second);
@@ -220,7 +243,7 @@ Result<void> dump_process(Dump& d, tasks::Process& p, const tasks::Answers& answ
   if (p.threads.front().exited) d.stasis_only = true;
   TRY(d.images.put(Kind::kIds, img("ids", npid), ids));
   TRY(d.images.put(Kind::kMm, img("mm", npid), core.mm));
-  TRY(d.images.put_all(Kind::kFdinfo, img("fdinfo", ids.files_id()), task_files.fds));
+  if (own_files) TRY(d.images.put_all(Kind::kFdinfo, img("fdinfo", ids.files_id()), task_files.fds));
   pb::fs_entry fs;
   fs.set_cwd_id(task_files.cwd_id), fs.set_root_id(task_files.root_id), fs.set_umask(p.status.umask);
   TRY(d.images.put(Kind::kFs, img("fs", npid), fs));
@@ -317,6 +340,8 @@ Result<void> dump_everything(Dump& d) {
       TRY(memory::check_key_zero(p));
     }
   const auto probes = TRY(tasks::LandlockProbes::start(d.tree, (d.owned.flags & CLONE_NEWPID) != 0, d.users()));
+  d.shared_files = tasks::find_shared(d.tree.processes(), kernel::Kcmp::kFiles);
+  d.shared_fs = tasks::find_shared(d.tree.processes(), kernel::Kcmp::kFs);
   TRY(infect(d.tree));
   const auto answers = TRY(tasks::ask_all(d.tree.processes()));
   uint32_t index = 1;
@@ -348,7 +373,7 @@ Result<namespaces::Owned> recheck(const procfs::Procfs& proc, const tasks::Froze
   auto owned = TRY(namespaces::look(proc, tree.processes().front().pid, others, options, obstacles));
   if (options.client) TRY(check_client_namespaces(owned.flags));
   for (const auto& p : tree.processes()) check_process(proc, p, tree.processes(), options, obstacles);
-  check_sharing(tree.processes(), obstacles);
+  check_sharing(tree.processes(), options, obstacles);
   TRY(check_semaphores(tree.processes(), owned.flags, obstacles));
   if (!obstacles.empty()) return fail(std::move(obstacles.front()));
   return owned;

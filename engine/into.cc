@@ -80,6 +80,8 @@ Result<Ground> look(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
   return ground;
 }
 
+bool can_keep_off(const memory::Runs& ranges) { return ranges.size() <= Orders::kMaxTaken; }
+
 Result<tasks::Stubs> hand_over(tasks::StubEnv& env) {
   const IntoTask& task = env.options.into;
   int go[2], report[2];
@@ -95,6 +97,7 @@ Result<tasks::Stubs> hand_over(tasks::StubEnv& env) {
   orders.nodes = env.plan.nodes.size();
   orders.pool_base = env.pool.base;
   orders.log_level = static_cast<int>(log::level());
+  put_taken(orders, env.taken);
   const int fixed[kFixedFds] = {env.options.images_dir.get(), env.shared.file(), go_read.get(), report_write.get(),
                                 proc.get()};
   TRY(send_orders(task.socket.get(), orders, fixed, log::fd(), env.options.inherit_fds));

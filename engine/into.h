@@ -27,6 +27,8 @@ Result<void> check_images(int images_dir);
 Result<Ground> look(const procfs::Procfs& proc, const tasks::Snapshot& snapshot, const tasks::TreePlan& tree,
                     const mounts::RestorePlan& plan, const Options& options);
 // Sends the waiting process what it needs to become the root stub.
+// Whether so many ranges can be told to the runtime's process; memory that its children share keeps off them.
+bool can_keep_off(const memory::Runs& ranges);
 Result<tasks::Stubs> hand_over(tasks::StubEnv& env);
 Result<void> fill(const tasks::Snapshot& snapshot, const Ground& ground, const Options& options);
 // Takes the scaffold out of the container's mount namespace.

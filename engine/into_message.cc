@@ -28,6 +28,20 @@ union Control {
 
 }  // namespace
 
+void put_taken(Orders& orders, const memory::Runs& taken) {
+  if (taken.size() > Orders::kMaxTaken) return;
+  for (const auto& run : taken) {
+    orders.taken[orders.taken_count][0] = run.start;
+    orders.taken[orders.taken_count++][1] = run.end;
+  }
+}
+
+memory::Runs get_taken(const Orders& orders) {
+  memory::Runs taken;
+  for (size_t i = 0; i < orders.taken_count; ++i) taken.push_back({orders.taken[i][0], orders.taken[i][1]});
+  return taken;
+}
+
 Result<void> send_orders(int socket, const Orders& orders, const int (&fixed)[kFixedFds], int log_fd,
                          const std::vector<InheritFd>& inherit) {
   Head head;
@@ -91,7 +105,7 @@ Result<Received> receive_orders(int socket) {
   if (static_cast<size_t>(size) < sizeof head || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) return bad();
   std::memcpy(&head, bytes.data(), sizeof head);
   if (std::memcmp(head.magic, expected.magic, sizeof head.magic) != 0 || head.has_log > 1 ||
-      fds.size() != kFixedFds + head.has_log + head.sent)
+      fds.size() != kFixedFds + head.has_log + head.sent || head.orders.taken_count > Orders::kMaxTaken)
     return bad();
   Received out;
   out.orders = head.orders;

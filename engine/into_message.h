@@ -8,6 +8,7 @@
 
 #include "engine/base/fd.h"
 #include "engine/base/result.h"
+#include "engine/memory/runs.h"
 #include "engine/options.h"
 
 namespace stasis::into {
@@ -17,7 +18,15 @@ struct Orders {
   uint64_t nodes = 0;  // how many stubs there will be
   int32_t pool_base = 0;
   int32_t log_level = 0;
+  // Where the receiver has something mapped, or may come to have: what it shares with its children keeps off that.
+  static constexpr size_t kMaxTaken = 64;
+  uint64_t taken_count = 0;
+  uint64_t taken[kMaxTaken][2] = {};
 };
+
+// None if they are too many.
+void put_taken(Orders& orders, const memory::Runs& taken);
+memory::Runs get_taken(const Orders& orders);
 
 // Images directory, arena, go, report, the engine's /proc.
 constexpr size_t kFixedFds = 5;

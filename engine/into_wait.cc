@@ -11,6 +11,7 @@
 #include "engine/base/io.h"
 #include "engine/into.h"
 #include "engine/into_message.h"
+#include "engine/memory/premap.h"
 
 namespace stasis::into {
 namespace {
@@ -49,6 +50,11 @@ Result<void> become(Received& received, const tasks::SharedArena& shared) {
   tasks::StubEnv env{
       .snapshot = snapshot, .plan = plan, .options = options, .shared = shared, .ground = nullptr, .adopted = true};
   env.pool = tasks::make_pool(snapshot, received.orders.pool_base);
+  std::vector<memory::Premap> premaps;
+  if (received.orders.taken_count > 0) {
+    premaps = memory::plan_premap(snapshot, plan, get_taken(received.orders));
+    env.premaps = &premaps;
+  }
   env.set_up_namespaces = []() -> Result<void> { return {}; };  // done by the engine
   auto files_env = tasks::files_env(snapshot, options, env.pool, received.proc.get());
   tasks::give_files(env, files_env);

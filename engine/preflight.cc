@@ -18,6 +18,7 @@
 #include "engine/memory/vma.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/tasks/labels.h"
+#include "engine/tasks/sharing.h"
 #include "engine/tasks/switches.h"
 #include "mounts/dump.h"
 
@@ -28,16 +29,21 @@ Error unsupported(const tasks::Process& p, std::string what) {
   return Error(Code::kUnsupported, cat("pid ", p.pid, " (", p.stat.comm, ") ", what)).about(cat("pid ", p.pid));
 }
 
-// One process, one file table, one fs_struct: what clone(2) flags can mix otherwise is refused.
+// A thread may have its own root and cwd, unshare(2), but not share them with some other threads only.
 void check_threads(const procfs::Procfs& proc, const tasks::Process& p, std::vector<Error>& obstacles) {
   const auto tids = proc.threads(p.pid);
   if (!tids) return;
+  std::vector<pid_t> apart;
   for (pid_t tid : *tids) {
     if (tid == p.pid || tid == p.tgid) continue;
     if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFiles) > 0)
       obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own file table")));
-    if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFs) > 0)
-      obstacles.push_back(unsupported(p, cat("has a thread ", tid, " with its own root or cwd")));
+    if (kernel::kcmp(p.pid, tid, kernel::Kcmp::kFs) <= 0) continue;
+    const auto other =
+        std::ranges::find_if(apart, [&](pid_t t) { return kernel::kcmp(t, tid, kernel::Kcmp::kFs) == 0; });
+    if (other != apart.end())
+      obstacles.push_back(unsupported(p, cat("has threads ", *other, " and ", tid, " with a root and cwd in common")));
+    apart.push_back(tid);
   }
 }
 
@@ -113,27 +119,17 @@ bool is_vfork(const tasks::Process& a, const tasks::Process& b) {
   return (a.tgid == b.parent && a.stat.state == 'D') || (b.tgid == a.parent && b.stat.state == 'D');
 }
 
-// kcmp(2) puts objects in an order, so that equal ones are found without comparing all with all.
-void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& obstacles) {
-  for (auto [what, name] : {std::pair{kernel::Kcmp::kVm, "its memory"},
-                            {kernel::Kcmp::kFiles, "its file table"},
-                            {kernel::Kcmp::kFs, "its root and cwd"}}) {
-    std::vector<const tasks::Process*> sorted;
-    for (const auto& p : tree) {
-      if (p.zombie) continue;
-      size_t first = 0, last = sorted.size();
-      bool gone = false;
-      while (first < last && !gone) {
-        const size_t middle = (first + last) / 2;
-        const int order = kernel::kcmp(sorted[middle]->pid, p.pid, what);
-        if (order == 0 && !(what == kernel::Kcmp::kVm && is_vfork(*sorted[middle], p)))
-          obstacles.push_back(unsupported(p, cat("shares ", name, " with pid ", sorted[middle]->pid)));
-        gone = order <= 0 || order > 2;  // the same, or one of them has ended
-        order == 1 ? first = middle + 1 : last = middle;
-      }
-      if (!gone) sorted.insert(sorted.begin() + static_cast<long>(first), &p);
-    }
+void check_sharing(const std::vector<tasks::Process>& tree, const Options& options, std::vector<Error>& obstacles) {
+  for (const auto& [pid, with] : tasks::find_shared(tree, kernel::Kcmp::kVm)) {
+    const auto p = std::ranges::find(tree, pid, &tasks::Process::pid);
+    const auto other = std::ranges::find(tree, with, &tasks::Process::pid);
+    if (!is_vfork(*other, *p)) obstacles.push_back(unsupported(*p, cat("shares its memory with pid ", with)));
   }
+  const auto files = tasks::find_shared(tree, kernel::Kcmp::kFiles), fs = tasks::find_shared(tree, kernel::Kcmp::kFs);
+  // What else may be wrong with the tree is somebody else's to say.
+  if (auto shared = tasks::check_sharing(tree, files, fs, options.shell_job);
+      !shared && shared.error().code() == Code::kUnsupported)
+    obstacles.push_back(std::move(shared).error());
 }
 
 // Nobody can read them. We have none ourselves: a task that is told from us has a list, which may be empty, as that of
@@ -206,7 +202,7 @@ Result<std::vector<Error>> look_once(const Options& options) {
   for (const auto& p : processes) env.pids.emplace(p.tgid, p.npid);
   if (!options.shell_job) check_terminals(proc, processes, obstacles);
   if (options.cgroup_mode != CgroupMode::kIgnore) find_device_filter_obstacles(root, options.cgroup_yard, obstacles);
-  check_sharing(processes, obstacles);
+  check_sharing(processes, options, obstacles);
   memory::OutsideCheck outside;
   const auto map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0));
   for (const auto& p : processes) {

@@ -12,9 +12,9 @@
 
 namespace stasis {
 
-// State, sessions, sharing between processes and threads, timers.
 // Memory, file tables, roots that processes share by clone(2), of all of them.
-void check_sharing(const std::vector<tasks::Process>& tree, std::vector<Error>& obstacles);
+void check_sharing(const std::vector<tasks::Process>& tree, const Options& options, std::vector<Error>& obstacles);
+// State, sessions, sharing between threads, timers.
 void check_process(const procfs::Procfs& proc, const tasks::Process& process, const std::vector<tasks::Process>& tree,
                    const Options& options, std::vector<Error>& obstacles);
 

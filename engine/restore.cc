@@ -70,6 +70,7 @@ struct Plan {
   namespaces::NetPlan net;
   tasks::Pool pool;
   std::vector<memory::Premap> premaps;  // by task
+  memory::Runs taken;                   // by the stubs themselves
   std::vector<memory::VdsoPlan> vdsos;
   uint64_t hole = 0;
   unsigned long new_namespaces = 0;       // for clone3
@@ -192,10 +193,10 @@ Result<std::vector<memory::VdsoPlan>> plan_vdsos(const procfs::Procfs& proc, con
 
 // Where a stub, a copy of ours, has mappings or may come to have some: its heap grows up, new ones come below the
 // others.
-Result<memory::Runs> own_ranges(const procfs::Procfs& proc) {
+Result<memory::Runs> stub_ranges(const procfs::Procfs& proc, pid_t pid) {
   constexpr uint64_t kRoom = 64u << 20;
   memory::Runs out;
-  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(::getpid(), "maps")))))
+  for (const auto& map : TRY(procfs::parse_smaps(TRY(proc.text(pid, "maps")))))
     if (map.end <= memory::kTaskSize)
       out = memory::unite(out, {{map.start - std::min(map.start, kRoom), map.end + kRoom}});
   return out;
@@ -237,9 +238,9 @@ Result<Plan> make_plan(const procfs::Procfs& proc, const tasks::Snapshot& s, con
   TRY(files::check_external_unix(s.files, options));
   plan.pool = TRY(plan_pool(proc, s, into ? 0 : count_terminals(s, plan.mounts)));
   plan.hole = TRY(plan_hole(proc, s, plan.tree.nodes.size(), {::getpid(), options.into.pid}));
-  // A process that a runtime made is no copy of ours.
-  plan.premaps =
-      into ? std::vector<memory::Premap>(s.tasks.size()) : memory::plan_premap(s, plan.tree, TRY(own_ranges(proc)));
+  plan.taken = TRY(stub_ranges(proc, into ? options.into.pid : ::getpid()));
+  plan.premaps = into && !into::can_keep_off(plan.taken) ? std::vector<memory::Premap>(s.tasks.size())
+                                                         : memory::plan_premap(s, plan.tree, plan.taken);
   TRY(memory::check_huge_pages(s));
   TRY(memory::check_keys_can_be_had(s));
   const memory::Run arena{plan.hole, plan.hole + tasks::SharedArena::size_for(plan.tree.nodes.size())};
@@ -370,6 +371,7 @@ Result<uint64_t> drive(const procfs::Procfs& proc, const tasks::Snapshot& s, con
     TRY(check_interrupted());
     pages += TRY_CTX(memory::rebuild(d.runner, *d.image, how, plan.pool, s.segments), name);
     TRY_CTX(tasks::create_threads(proc, d), name);
+    TRY_CTX(tasks::restore_thread_dirs(d, plan.pool.file), name);
     driven.push_back(std::move(d));
   }
   TRY(close_shared_memory(s, plan.pool, driven.front().runner));
@@ -414,14 +416,28 @@ Result<void> set_up_from_outside(const tasks::Snapshot& s, const Plan& plan, con
   return mounts::send_sources(sources_socket, sources);
 }
 
+// Who shares the file table of another comes before that one, which closes what nobody needs any more.
+Result<void> finish_files(const files::RestoreEnv& files, std::vector<tasks::Driven>& driven) {
+  for (const bool sharers : {true, false}) {
+    for (auto& d : driven) {
+      if (d.image->shares_files != sharers) continue;
+      remote::Batch batch;
+      TRY(files::late(d.image->node.pid(), d.image->fds, files, batch));
+      if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
+    }
+  }
+  return {};
+}
+
 // From the first credential on, nothing privileged can be done in a task any more.
 Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
                     const tasks::SharedArena& shared, std::vector<tasks::Driven>& driven) {
+  for (auto& d : driven) TRY_CTX(tasks::open_labels(proc, d, plan.pool.proc), "pid ", d.image->node.pid());
   for (auto& d : driven) {
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(tasks::restore_signals(d), name);
     TRY_CTX(tasks::restore_from_outside(proc, d), name);
-    TRY_CTX(tasks::restore_threads(proc, d, s.seccomp, plan.pool.proc), name);
+    TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
     TRY_CTX(tasks::begin_sleeps(d), name);
     TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
     TRY_CTX(tasks::restore_registers(d), name);
@@ -541,6 +557,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
   env.shared_objects = std::move(shared_objects);
   env.pool = plan.pool;
   env.premaps = &plan.premaps;
+  env.taken = plan.taken;
   env.set_up_namespaces = [&]() -> Result<void> {
     if (snapshot.users) {
       TRY(namespaces::become_root(*snapshot.users));
@@ -604,11 +621,7 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     d.setgroups = !snapshot.users || snapshot.users->setgroups;
   }
   log::info("restore: memory is filled");
-  for (auto& d : driven) {
-    remote::Batch batch;
-    TRY(files::late(d.image->node.pid(), d.image->fds, files_env, batch));
-    if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
-  }
+  TRY(finish_files(files_env, driven));
   auto connections = TRY(files::HeldConnections::take(stubs.root_pidfd(), files_env));
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));

@@ -113,9 +113,11 @@ Result<uint32_t> Collector::dump_path(Candidate c, int open_flags) {
   return entry.id();
 }
 
-Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
+Result<TaskFiles> Collector::dump_task(const tasks::Process& process, bool descriptors) {
   TaskFiles out;
-  for (const auto& c : TRY(read_fds(env_.proc, process.pid, process.pidfd.get()))) {
+  std::vector<Candidate> own;
+  if (descriptors) own = TRY(read_fds(env_.proc, process.pid, process.pidfd.get()));
+  for (const auto& c : own) {
     auto& e = out.fds.emplace_back();
     e.set_id(TRY(id_of(c)));
     e.set_flags(c.info.flags & O_CLOEXEC ? FD_CLOEXEC : 0);
@@ -127,6 +129,13 @@ Result<TaskFiles> Collector::dump_task(const tasks::Process& process) {
   out.cwd_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "cwd")), O_RDONLY | O_DIRECTORY));
   out.root_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "root")), O_RDONLY | O_DIRECTORY));
   out.exe_id = TRY(dump_path(TRY(read_special(env_.proc, process.pid, "exe")), O_RDONLY));
+  return out;
+}
+
+Result<TaskFiles> Collector::dump_thread(pid_t pid, pid_t tid) {
+  TaskFiles out;
+  out.cwd_id = TRY(dump_path(TRY(read_special(env_.proc, pid, cat("task/", tid, "/cwd"))), O_RDONLY | O_DIRECTORY));
+  out.root_id = TRY(dump_path(TRY(read_special(env_.proc, pid, cat("task/", tid, "/root"))), O_RDONLY | O_DIRECTORY));
   return out;
 }
 

@@ -36,7 +36,10 @@ class Collector {
   Collector(const Collector&) = delete;
   ~Collector() { out_.id_of = nullptr; }
 
-  Result<TaskFiles> dump_task(const tasks::Process& process);
+  // `descriptors`: unless the file table is that of a process that was dumped before.
+  Result<TaskFiles> dump_task(const tasks::Process& process, bool descriptors);
+  // cwd and root of a thread that has its own.
+  Result<TaskFiles> dump_thread(pid_t pid, pid_t tid);
   // The id of the file that is mapped there in the process, to be opened with `open_flags`.
   Result<uint32_t> dump_mapped(pid_t pid, const procfs::Map& map, int open_flags);
 

@@ -2,7 +2,9 @@
 #include "engine/kernel/syscalls.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <linux/landlock.h>
 #include <linux/openat2.h>
 #include <poll.h>
@@ -20,6 +22,9 @@ pid_t clone3(CloneArgs& args) {
   // The child continues here on a copy of our stack (no CLONE_VM, stack 0), like fork(2).
   return static_cast<pid_t>(::syscall(__NR_clone3, &args, sizeof(args)));
 }
+
+void futex_wait(const int& word, int value) { ::syscall(__NR_futex, &word, FUTEX_WAIT, value, nullptr, nullptr, 0); }
+void futex_wake(const int& word) { ::syscall(__NR_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
 
 Result<Fd> pidfd_open(pid_t pid, unsigned flags) {
   const long fd = ::syscall(__NR_pidfd_open, pid, flags);

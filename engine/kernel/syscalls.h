@@ -31,6 +31,10 @@ struct CloneArgs {
 // fork(2)-like clone3(2): returns 0 in the child, the pid in the parent, -1 with errno.
 pid_t clone3(CloneArgs& args);
 
+// futex(2) in memory that processes share: waits as long as the word has this value; wakes all who wait.
+void futex_wait(const int& word, int value);
+void futex_wake(const int& word);
+
 Result<Fd> pidfd_open(pid_t pid, unsigned flags = 0);
 constexpr unsigned kPidfdThread = 0200 /* O_EXCL */;  // PIDFD_THREAD of linux/pidfd.h, since Linux 6.9
 // signalfd(2) with the mask as it is: glibc leaves out the signals that it uses itself.

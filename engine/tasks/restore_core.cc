@@ -287,6 +287,22 @@ Result<void> create_threads(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
+Result<void> restore_thread_dirs(Driven& d, const std::map<uint32_t, int>& files) {
+  for (size_t i = 1; i < d.tids.size(); ++i) {
+    const auto* extra = d.image->extras[i];
+    if (!extra || !extra->has_cwd_id()) continue;
+    Batch batch;
+    auto must = [&](const char* what) { batch.must(cat(what, " of thread ", d.image->tids[i])); };
+    batch.add(__NR_unshare, CLONE_FS), must("unshare(CLONE_FS)");
+    batch.add(__NR_fchdir, files.at(extra->root_id())), must("fchdir to the root");
+    batch.add(__NR_chroot, batch.data(".", 2)), must("chroot");
+    batch.add(__NR_fchdir, files.at(extra->cwd_id())), must("fchdir to the cwd");
+    batch.add(__NR_umask, extra->umask() & 0777);
+    TRY(d.runner.run_checked(batch, d.tids[i]));
+  }
+  return {};
+}
+
 Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   for (size_t i = 0; i < d.tids.size(); ++i) {
     TRY(restore_scheduling(d.tids[i], d.image->threads[i].thread_core(), d.image->extras[i]));
@@ -304,14 +320,18 @@ Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
-Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::seccomp_entry& seccomp,
-                             int proc_in_task) {
+Result<void> open_labels(const procfs::Procfs& proc, Driven& d, int proc_in_task) {
+  for (size_t i = 0; i < d.tids.size(); ++i)
+    d.labels.push_back(TRY(LabelOrders::open(proc, d.runner, d.tids[i], proc_in_task,
+                                             d.image->threads[i].thread_core().creds(), d.image->extras[i])));
+  return {};
+}
+
+Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
   for (size_t i = d.tids.size(); i-- > 0;) {
     const auto& core = d.image->threads[i];
     const bool leader = i == 0;
     TRY(restore_ia32_state(d, i));
-    const auto labels =
-        TRY(LabelOrders::open(proc, d.runner, d.tids[i], proc_in_task, core.thread_core().creds(), d.image->extras[i]));
     Batch batch;
     add_thread_state(batch, core, d.image->extras[i], leader);
     if (leader) {
@@ -343,7 +363,7 @@ Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::se
       drop_capabilities(batch);
     else
       TRY(add_creds(batch, t.creds(), d.image->extras[i], d.setgroups));
-    labels.add(batch);
+    d.labels[i].add(batch);
     if (no_new_privs) {
       batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
       batch.must("prctl(PR_SET_NO_NEW_PRIVS)");

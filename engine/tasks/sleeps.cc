@@ -194,18 +194,15 @@ int64_t monotonic_ns() {
 
 // Whose timer is whose the list does not say, but it has a sleeper's timer, always with the same end, if and only if
 // that one is let sleep, and all the others of the tree are stopped.
-Result<void> watch(const procfs::Procfs& proc, std::vector<Sleeper>& sleepers) {
-  // The container stands still meanwhile, and the list of a large machine is long: who is not reached begins anew.
-  constexpr int64_t kPatience = 30'000'000;  // ns, for each of two rounds
+Result<void> watch_once(const procfs::Procfs& proc, const std::vector<Sleeper*>& sleepers, int64_t until) {
   constexpr size_t kAlways = 64;
-  const int64_t start = monotonic_ns();
   size_t reached = 0;
   std::set<TimerKey> others;
   for (const bool first : {true, false}) {
     for (const auto& [key, left] : list_timers(proc)) others.insert(key);
     for (size_t i = 0; i < (first ? sleepers.size() : reached); ++i) {
-      auto& s = sleepers[i];
-      if (first && i >= kAlways && monotonic_ns() - start > kPatience) break;
+      auto& s = *sleepers[i];
+      if (first && i >= kAlways && monotonic_ns() > until) break;
       if (first) reached = i + 1;
       if (s.over) continue;
       TRY(let_sleep(proc, s));
@@ -219,7 +216,27 @@ Result<void> watch(const procfs::Procfs& proc, std::vector<Sleeper>& sleepers) {
     }
   }
   for (const auto& [key, left] : list_timers(proc)) others.insert(key);
-  for (auto& s : sleepers) std::erase_if(s.timers, [&](const auto& key) { return others.contains(key); });
+  for (auto* s : sleepers) std::erase_if(s->timers, [&](const auto& key) { return others.contains(key); });
+  return {};
+}
+
+// The list is not written at one moment: on a busy machine a timer may be missing in it, or be somebody's that was
+// missing before.
+Result<void> watch(const procfs::Procfs& proc, std::vector<Sleeper>& sleepers) {
+  constexpr int kRounds = 3;
+  // The container stands still meanwhile, and the list of a large machine is long: who is not reached begins anew.
+  constexpr int64_t kPatience = 30'000'000;  // ns
+  const int64_t until = monotonic_ns() + kPatience;
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<Sleeper*> open;
+    for (auto& s : sleepers) {
+      if (s.over || s.timers.size() == 1) continue;
+      if (const auto call = which_call(s); round > 0 && call && needs_no_measure(*call)) continue;
+      open.push_back(&s);
+    }
+    if (open.empty() || (round > 0 && monotonic_ns() > until)) break;
+    TRY(watch_once(proc, open, until));
+  }
   return {};
 }
 

@@ -165,6 +165,11 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
               .about(cat("file ", id)));
     return {};
   };
+  for (const auto* extra : task.extras) {
+    if (!extra || !extra->has_cwd_id()) continue;
+    TRY(need(extra->cwd_id(), "manifest.img", true));
+    TRY(need(extra->root_id(), "manifest.img", true));
+  }
   std::set<uint32_t> seen;
   for (const auto& e : task.fds) {
     if (e.fd() > (1u << 20) || !seen.insert(e.fd()).second)
@@ -178,6 +183,22 @@ Result<void> check_files(const Snapshot& s, const TaskImage& task) {
   for (const auto& vma : task.mm.vmas())
     if (memory::is_file_backed(vma)) TRY(need(static_cast<uint32_t>(vma.shmid()), mm, true, true));
   return {};
+}
+
+// The first task of a table has it for all.
+void share_tables(Snapshot& s) {
+  std::set<uint32_t> tables;
+  for (auto& task : s.tasks) {
+    if (task.zombie || tables.insert(task.ids.files_id()).second) continue;
+    task.shares_files = true;
+    task.fds.clear();
+  }
+}
+
+const TaskImage& holder_of_table(const Snapshot& s, const TaskImage& task) {
+  if (!task.shares_files) return task;
+  return *std::ranges::find_if(
+      s.tasks, [&](const auto& t) { return !t.zombie && !t.shares_files && t.ids.files_id() == task.ids.files_id(); });
 }
 
 // CRIU has one file for all mappings of an inode, and says with each of them how it has to be open: that becomes a
@@ -288,6 +309,7 @@ Result<Snapshot> load(const image::Reader& images) {
     s.tasks.emplace_back().node = node;
   if (s.tasks.empty()) return corrupt("pstree.img", "no tasks");
   for (auto& task : s.tasks) TRY(load_task(images, task));
+  share_tables(s);
   if (s.tasks.front().zombie) return corrupt("pstree.img", "the root task is a zombie");
   for (auto& file : TRY(images.read_all<pb::file_entry>(Kind::kFiles, "files.img"))) {
     const uint32_t id = file.id();
@@ -326,7 +348,7 @@ Result<Snapshot> load(const image::Reader& images) {
       return fail(
           Error(Code::kUnsupportedNamespace, cat("pid ", task.node.pid(), " of the images is in a nested namespace")));
     TRY(check_files(s, task));
-    TRY(files::find_lock_files(s.locks, task.node.pid(), task.fds));
+    TRY(files::find_lock_files(s.locks, task.node.pid(), holder_of_table(s, task).fds));
     for (const auto& vma : task.mm.vmas()) {
       if (memory::is_shared_anonymous(vma)) TRY(memory::load_shared(images, vma, s.shared));
       if (memory::is_sysv(vma)) TRY(check_segment(s, vma, img("mm", task.node.pid())));

@@ -42,7 +42,8 @@ struct TaskImage {
   pb::task_kobj_ids_entry ids;
   pb::mm_entry mm;
   pb::fs_entry fs;
-  std::vector<pb::fdinfo_entry> fds;
+  std::vector<pb::fdinfo_entry> fds;  // none if `shares_files`
+  bool shares_files = false;          // the file table is that of a task before it
   image::Pagemap pagemap;
   memory::Runs inherited;                    // pages that are still its parent's too
   std::vector<PageSource> sources;           // ascending: pagemap, and what of `inherited` is not in it

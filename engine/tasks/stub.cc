@@ -30,18 +30,12 @@
 namespace stasis::tasks {
 namespace {
 
-constexpr size_t kCodeSize = kernel::kPageSize;
-
 void put_error(SharedArena::Slot& slot, const Error& e) {
   slot.code = static_cast<int>(e.code());
   slot.error_number = e.sys_errno();
   e.message().copy(slot.text, sizeof(slot.text) - 1);
   e.object().copy(slot.object, sizeof(slot.object) - 1);
   slot.failed = 1;
-}
-
-size_t slots_size(size_t nodes) {
-  return (nodes * sizeof(SharedArena::Slot) + kernel::kPageSize - 1) & ~size_t{kernel::kPageSize - 1};
 }
 
 // One stub. Nothing here returns into the engine's frames.
@@ -344,6 +338,8 @@ class Stub {
     args.exit_signal = exit_signal(child);
     args.set_tid = reinterpret_cast<uint64_t>(&pid);
     args.set_tid_size = 1;
+    const auto& born = env_.plan.nodes[static_cast<size_t>(child)];
+    args.flags = (born.shares_files ? CLONE_FILES : 0) | (born.shares_fs ? CLONE_FS : 0);
     const pid_t got = kernel::clone3(args);
     if (got < 0) {
       if (errno == EEXIST) return fail(pid_taken(env_.snapshot.namespaces & CLONE_NEWPID ? -1 : proc_, pid));
@@ -368,6 +364,40 @@ class Stub {
 
   Result<void> set_up(const TaskImage& t) {
     TRY(set_login(t));
+    if (!node().shares_files) {
+      wait_for_sharers(&TreeNode::shares_files);
+      TRY(place_files(t));
+    }
+    if (!node().shares_fs) {
+      wait_for_sharers(&TreeNode::shares_fs);
+      TRY(place_in_tree(t));
+    }
+    settle();
+    return {};
+  }
+
+  // Those below us that share ours may open files of their own for a moment, and look for paths, until they are
+  // settled.
+  void wait_for_sharers(bool TreeNode::*share) const {
+    auto wait = [&](auto& self, const TreeNode& of) -> void {
+      for (int child : of.children) {
+        const auto& below = env_.plan.nodes[static_cast<size_t>(child)];
+        if (!(below.*share)) continue;
+        auto& settled = env_.shared.slot(static_cast<size_t>(child)).settled;
+        while (__atomic_load_n(&settled, __ATOMIC_ACQUIRE) == 0) kernel::futex_wait(settled, 0);
+        self(self, below);
+      }
+    };
+    wait(wait, node());
+  }
+
+  void settle() const {
+    auto& settled = env_.shared.slot(static_cast<size_t>(node_)).settled;
+    __atomic_store_n(&settled, 1, __ATOMIC_RELEASE);
+    kernel::futex_wake(settled);
+  }
+
+  Result<void> place_files(const TaskImage& t) {
     // Every number below the pool is the task's own.
     std::set<int> used;
     for (const auto& e : t.fds) {
@@ -382,7 +412,10 @@ class Stub {
       from = fd + 1;
     }
     if (from < env_.pool.base) close_range(static_cast<unsigned>(from), static_cast<unsigned>(env_.pool.base - 1), 0);
-    if (env_.files_in_task) TRY(env_.files_in_task(t));
+    return env_.files_in_task ? env_.files_in_task(t) : Result<void>();
+  }
+
+  Result<void> place_in_tree(const TaskImage& t) {
     const auto root = env_.snapshot.files.at(t.fs.root_id()).reg().name();
     if (root != "/" && !root.empty()) {
       if (::fchdir(TRY(pool_fd(t.fs.root_id()))) < 0 || ::chroot(".") < 0) return fail_sys("chroot", root);
@@ -412,92 +445,6 @@ class Stub {
 };
 
 }  // namespace
-
-uint64_t SharedArena::size_for(size_t nodes) { return kCodeSize + slots_size(nodes) + nodes * kArenaSize; }
-
-Result<SharedArena> SharedArena::map(uint64_t hole, size_t nodes, int fd) {
-  const size_t size = size_for(nodes);
-  const int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_ANONYMOUS : 0);
-  void* at = ::mmap(reinterpret_cast<void*>(hole), size, PROT_READ | PROT_WRITE, flags, fd, 0);
-  if (at == MAP_FAILED) return fail_sys("mmap of the shared arena", hex(hole));
-  return SharedArena(hole, size);
-}
-
-Result<SharedArena> SharedArena::create(uint64_t hole, size_t nodes, bool by_file) {
-  Fd file;
-  if (by_file) {
-    file = Fd(::memfd_create("stasis", MFD_CLOEXEC));
-    if (!file || ::ftruncate(file.get(), static_cast<off_t>(size_for(nodes))) < 0) return fail_sys("memfd_create");
-  }
-  SharedArena shared = TRY(map(hole, nodes, file.get()));
-  shared.file_ = std::move(file);
-  void* at = reinterpret_cast<void*>(hole);
-  const auto code = kernel::runner_code();
-  std::memcpy(at, code.data(), code.size());
-  if (::mprotect(at, kCodeSize, PROT_READ | PROT_EXEC) < 0) return fail_sys("mprotect of the runner");
-  return shared;
-}
-
-Result<SharedArena> SharedArena::attach(int file, uint64_t hole, size_t nodes) {
-  SharedArena shared = TRY(map(hole, nodes, file));
-  if (::mprotect(reinterpret_cast<void*>(hole), kCodeSize, PROT_READ | PROT_EXEC) < 0)
-    return fail_sys("mprotect of the runner");
-  return shared;
-}
-
-SharedArena::SharedArena(SharedArena&& other) noexcept
-    : base_(std::exchange(other.base_, 0)), size_(other.size_), file_(std::move(other.file_)) {}
-SharedArena::~SharedArena() {
-  if (base_) ::munmap(reinterpret_cast<void*>(base_), size_);
-}
-SharedArena::Slot& SharedArena::slot(size_t node) const { return reinterpret_cast<Slot*>(base_ + kCodeSize)[node]; }
-uint64_t SharedArena::arena(size_t node) const { return base_ + size_ - (node + 1) * kArenaSize; }
-
-Pool make_pool(const Snapshot& s, int base, int max_masters) {
-  Pool pool;
-  pool.base = base;
-  int next = base;
-  for (const auto& [id, file] : s.files) pool.file[id] = next++;
-  for (const auto& task : s.tasks) {
-    if (task.zombie) continue;
-    if (pool.pages.try_emplace(static_cast<uint32_t>(task.pagemap.pages_id), next).second) ++next;
-  }
-  for (const auto& [id, object] : s.shared) pool.shared[id] = next++;
-  pool.masters = next, pool.max_masters = max_masters;
-  pool.proc = next + max_masters, pool.end = pool.proc + 1;
-  return pool;
-}
-
-Result<TreePlan> plan_tree(const Snapshot& s, bool outer_session) {
-  std::vector<TreeInput> input;
-  for (const auto& t : s.tasks) input.push_back({t.node.pid(), t.node.ppid(), t.node.pgid(), t.node.sid()});
-  return plan_tree(input, outer_session);
-}
-
-files::RestoreEnv files_env(const Snapshot& s, const Options& options, const Pool& pool, int proc) {
-  files::RestoreEnv env{.options = options,
-                        .files = s.files,
-                        .numbers = pool.file,
-                        .pipes = s.pipes,
-                        .ttys = s.ttys,
-                        .manifest = s.images->manifest()};
-  for (const auto& task : s.tasks)
-    if (!task.zombie) env.tables.push_back({task.node.pid(), &task.fds});
-  env.tty_data = s.tty_data;
-  env.images = s.images, env.proc = proc, env.memfds = &s.memfds, env.ghosts = &s.ghosts;
-  env.locks = &s.locks, env.fifos = &s.fifos, env.packets = &s.packets;
-  return env;
-}
-
-void give_files(StubEnv& env, files::RestoreEnv& files) {
-  env.open_file = [&files](const pb::file_entry& file) -> Result<Fd> {
-    const auto* kind = files::kind_of(file.type());
-    if (!kind) return fail(Code::kUnsupportedFile, cat("file ", file.id(), " of files.img"));
-    return kind->restore(file, files);
-  };
-  env.connect_files = [&files] { return files::connect(files); };
-  env.files_in_task = [&files](const TaskImage& t) { return files::in_task(t.node.pid(), t.fds, files); };
-}
 
 void become_root_stub(StubEnv& env, int go, int report, int proc) { Stub(env, go, report, proc).run_root(); }
 

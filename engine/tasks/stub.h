@@ -42,7 +42,8 @@ class SharedArena {
 
   struct Slot {
     int host_pid;
-    int failed;  // != 0: code, errno and text are set
+    int settled;  // != 0: it needs nothing more of what it shares with others; a futex(2)
+    int failed;   // != 0: code, errno and text are set
     int code, error_number;
     char text[480];
     char object[160];
@@ -99,6 +100,7 @@ struct StubEnv {
   std::map<uint64_t, Fd> shared_objects;
   Pool pool;
   const std::vector<memory::Premap>* premaps = nullptr;  // by task; null: none
+  memory::Runs taken;                                    // what they keep off
 };
 
 // What files are restored from; `pool` has to live as long.

@@ -19,6 +19,8 @@ struct TreeNode {
   bool early = false;          // born before its creator's setsid()
   bool leads_session = false;  // calls setsid()
   bool adopts = false;         // must be a child subreaper while helpers die
+  bool shares_files = false;   // its creator's file table is its own, clone(2) CLONE_FILES
+  bool shares_fs = false;      // and root, cwd, umask, CLONE_FS
   std::vector<int> children;   // nodes it creates, in order
 };
 

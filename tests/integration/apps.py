@@ -427,6 +427,7 @@ def tmux(place, directory):
 
     def shows(text):
         return any(line.strip() == text for line in tell('capture-pane', '-p').stdout.splitlines())
+    until(lambda: shows('#') or shows('$'), 'a prompt')   # or what is typed is echoed before it
     tell('send-keys', 'N=40; sleep 1000 & echo begun', 'Enter')
     until(lambda: shows('begun'), 'the shell')
     for number in range(41, 43):

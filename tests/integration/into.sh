@@ -117,6 +117,20 @@ case_process_tree() {
   until_true "the same processes: $before" _same
 }
 
+case_copy_on_write() { # the live program looks itself at what its processes share
+  mkdir -p "$CASE/work" "$FILES"
+  cp "$STASIS_BUILD/live/copy_on_write" "$FILES/program"
+  make_bundle "echo 1 >/files/n; exec /files/program /files/ready /files/go /files/result"
+  start
+  until_true "the program" test -e "$FILES/ready"
+  must stasis checkpoint "$ID" -D "$CASE/images" --work-dir "$CASE/work"
+  must runc delete -f "$ID"
+  must into crun --detach
+  touch "$FILES/go"
+  until_true "the program's word" test -s "$FILES/result"
+  [[ $(<"$FILES/result") == ok ]] || fail "$(<"$FILES/result")"
+}
+
 case_exec_has_the_bundles_seccomp() {
   local edit="config['linux']['seccomp'] = {'defaultAction': 'SCMP_ACT_ALLOW', 'architectures': ['SCMP_ARCH_X86_64'],
   'syscalls': [{'names': ['swapon'], 'action': 'SCMP_ACT_ERRNO'}]}"

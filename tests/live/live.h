@@ -120,6 +120,14 @@ __attribute__((unused)) static void live_gate_pass(struct live_gate gate) {
   close(gate.write_end);
   close(gate.read_end);
 }
+// The same between two threads, which have one table of files: the one only writes, the other closes.
+__attribute__((unused)) static void live_gate_pass_in_thread(struct live_gate gate) { CHECK(write(gate.write_end, "x", 1) == 1); }
+__attribute__((unused)) static void live_gate_await_thread(struct live_gate gate) {
+  char byte;
+  CHECK(read(gate.read_end, &byte, 1) == 1, "a thread did not get set up");
+  close(gate.read_end);
+  close(gate.write_end);
+}
 __attribute__((unused)) static void live_gate_await(struct live_gate gate, int count) {
   char byte;
   close(gate.write_end);

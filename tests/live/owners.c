@@ -35,7 +35,7 @@ static void *thread_main(void *unused) {
   siginfo_t info;
   thread_id = syscall(SYS_gettid);
   async(to_thread[0], F_OWNER_TID, thread_id, SIGRTMIN + 1);
-  CHECK(write(set_up.write_end, "x", 1) == 1);
+  live_gate_pass_in_thread(set_up);
   must_take(SIGRTMIN + 1, &info);  // waits here while dumped
   CHECK(info.si_fd == to_thread[0]);
   return unused;
@@ -87,7 +87,7 @@ int main(int argc, char **argv) {
   set_up = live_gate_open();
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, thread_main, NULL) == 0);
-  live_gate_await((struct live_gate){set_up.read_end, dup(set_up.write_end)}, 1);
+  live_gate_await_thread(set_up);
   live_ready();
   live_wait();
 

@@ -21,7 +21,7 @@ static struct live_gate thread_up;
 static int go[2];
 static void *thread_main(void *unused) {
   thread_id = syscall(SYS_gettid);
-  CHECK(write(thread_up.write_end, "x", 1) == 1);
+  live_gate_pass_in_thread(thread_up);
   char byte;
   CHECK(read(go[0], &byte, 1) == 1);
   return unused;
@@ -62,7 +62,7 @@ int main(int argc, char **argv) {
   thread_up = live_gate_open();
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, thread_main, NULL) == 0);
-  live_gate_await((struct live_gate){thread_up.read_end, dup(thread_up.write_end)}, 1);
+  live_gate_await_thread(thread_up);
   int of_thread = open_pidfd(thread_id, O_EXCL /* PIDFD_THREAD */);  // Linux 6.9
   live_ready();
   live_wait();

@@ -369,16 +369,29 @@ static void h_traced_and_stopped(void) {  // the tracee is in a stop of its trac
   }
   live_gate_await(gate, 1);
 }
-static void h_shared_descriptor_table(void) {
-  // clone with CLONE_FILES but not CLONE_THREAD, on a stack of its own
-  pid_t pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
-  if (pid == 0) for (;;) pause();
-  CHECK(pid > 0);
-}
 static int sleeps(void *unused) {
   (void)unused;
   while (1) pause();
   return 0;
+}
+static void h_files_of_a_sibling(void) {
+  pid_t pid = fork();
+  if (pid == 0) {
+    if (syscall(SYS_clone, CLONE_PARENT | CLONE_FILES | SIGCHLD, 0, 0, 0, 0) > 0) live_ready();
+    sleeps(NULL);
+  }
+  CHECK(pid > 0);
+  while (access(live_ready_path, F_OK)) live_pause();
+}
+static void *leaves_files(void *unused) {
+  if (unshare(CLONE_FILES) == 0) live_ready();
+  sleeps(unused);
+  return NULL;
+}
+static void h_files_of_a_thread(void) {
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, leaves_files, NULL) == 0);
+  while (access(live_ready_path, F_OK)) live_pause();
 }
 static void h_shared_memory_space(void) {
   CHECK(clone(sleeps, malloc(65536) + 65536, CLONE_VM | SIGCHLD, NULL) > 0);
@@ -403,7 +416,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),
     KIND(user_namespace), KIND(root_in_user_namespace), KIND(nested_pid_namespace), KIND(nested_mount_namespace),
-    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(shared_descriptor_table),
+    KIND(nested_net_namespace), KIND(nested_uts_namespace), KIND(nested_time_namespace), KIND(time_for_children), KIND(traced), KIND(traced_and_stopped), KIND(files_of_a_sibling), KIND(files_of_a_thread),
     KIND(shared_memory_space), KIND(vfork_child_that_stays)};
 
 int main(int argc, char **argv) {

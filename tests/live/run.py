@@ -140,6 +140,7 @@ class Program:
         return tasks.exists(self.pid)
 
     def look(self):
+        tasks.settle(self.pid)
         self.pids = tasks.tree(self.pid)
         return tasks.snapshot(self.pid)
 

@@ -44,7 +44,7 @@ static struct live_gate thread_gate;
 static void *filtered_thread(void *unused) {
   (void)unused;
   forbid(SYS_getsid, ENOTTY, SECCOMP_FILTER_FLAG_LOG);
-  CHECK(write(thread_gate.write_end, "x", 1) == 1);
+  live_gate_pass_in_thread(thread_gate);
   while (access(live_go_path, F_OK)) live_pause();
   CHECK(fails_with(SYS_getsid) == ENOTTY && filters() == 1, "the thread's own filter is gone");
   return NULL;
@@ -87,8 +87,7 @@ int main(int argc, char **argv) {
     thread_gate = live_gate_open();
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, filtered_thread, NULL) == 0);
-    live_gate_await((struct live_gate){thread_gate.read_end, dup(thread_gate.write_end)}, 1);
-    close(thread_gate.write_end);
+    live_gate_await_thread(thread_gate);
     int fd = open(live_path("threaded"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     close(fd);
     live_wait();

@@ -58,7 +58,8 @@ REFUSALS = [
     ('time_for_children', NAMESPACE, ['time']),
     ('traced', 'STASIS-E-TRACED', ['is traced by pid']),
     ('traced_and_stopped', 'STASIS-E-TRACED', ['is traced by pid', 'and stopped by it']),
-    ('shared_descriptor_table', OTHER, ['file table']),
+    ('files_of_a_sibling', OTHER, ['shares its file table with a process that is not its parent']),
+    ('files_of_a_thread', OTHER, ['thread', 'its own file table']),
     ('shared_memory_space', OTHER, ['memory']),
     ('vfork_child_that_stays', 'STASIS-E-TIMEOUT', ['waits for its vfork child']),
 ]

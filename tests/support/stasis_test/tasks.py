@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import time
 
 STATUS_LINES = ('Name', 'Umask', 'Uid', 'Gid', 'Groups', 'Threads', 'SigBlk', 'SigIgn', 'SigCgt', 'CapInh', 'CapPrm', 'CapEff',
                 'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp', 'Seccomp_filters', 'THP_enabled', 'Cpus_allowed')
@@ -23,6 +24,13 @@ def status_of(pid):
 def stat_of(pid):
     """Fields of /proc/PID/stat from field 3 on; empty if there is no such task."""
     return read(f'/proc/{pid}/stat').rpartition(')')[2].split()
+
+
+def numbers_in(directory):
+    try:
+        return [int(name) for name in os.listdir(directory) if name.isdigit()]
+    except OSError:
+        return []
 
 
 def exists(pid):
@@ -118,6 +126,17 @@ def mounts(pid):
         options = sorted(kind[2].split(','))
         found.append((fields[4], fields[3], ','.join(sorted(fields[5].split(','))), ','.join(sharing), kind[0], ','.join(options)))
     return sorted(found)
+
+
+def settle(root):
+    """Waits until all threads have gone to sleep, each once, so that what they do between their word that they are ready and
+    their call that waits is over; those of a program that never sleeps are not waited for long."""
+    busy = {f'{pid}/task/{tid}' for pid in tree(root) for tid in numbers_in(f'/proc/{pid}/task')}
+    for _ in range(150):
+        busy = {task for task in busy if stat_of(task)[:1] in (['R'], ['D'])}
+        if not busy:
+            return
+        time.sleep(0.005)
 
 
 def snapshot(root):
