@@ -437,11 +437,12 @@ Result<void> finish_files(const files::RestoreEnv& files, std::vector<tasks::Dri
 // From the first credential on, nothing privileged can be done in a task any more.
 Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const Plan& plan,
                     const tasks::SharedArena& shared, std::vector<tasks::Driven>& driven) {
+  for (auto& d : driven) TRY_CTX(tasks::open_labels(proc, d, plan.pool.proc), "pid ", d.image->node.pid());
   for (auto& d : driven) {
     const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(tasks::restore_signals(d), name);
     TRY_CTX(tasks::restore_from_outside(proc, d), name);
-    TRY_CTX(tasks::restore_threads(proc, d, s.seccomp, plan.pool.proc), name);
+    TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
     TRY_CTX(tasks::begin_sleeps(d), name);
     TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
     TRY_CTX(tasks::restore_registers(d), name);

@@ -320,14 +320,18 @@ Result<void> restore_from_outside(const procfs::Procfs& proc, Driven& d) {
   return {};
 }
 
-Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::seccomp_entry& seccomp,
-                             int proc_in_task) {
+Result<void> open_labels(const procfs::Procfs& proc, Driven& d, int proc_in_task) {
+  for (size_t i = 0; i < d.tids.size(); ++i)
+    d.labels.push_back(TRY(LabelOrders::open(proc, d.runner, d.tids[i], proc_in_task,
+                                             d.image->threads[i].thread_core().creds(), d.image->extras[i])));
+  return {};
+}
+
+Result<void> restore_threads(Driven& d, const pb::seccomp_entry& seccomp) {
   for (size_t i = d.tids.size(); i-- > 0;) {
     const auto& core = d.image->threads[i];
     const bool leader = i == 0;
     TRY(restore_ia32_state(d, i));
-    const auto labels =
-        TRY(LabelOrders::open(proc, d.runner, d.tids[i], proc_in_task, core.thread_core().creds(), d.image->extras[i]));
     Batch batch;
     add_thread_state(batch, core, d.image->extras[i], leader);
     if (leader) {
@@ -360,7 +364,7 @@ Result<void> restore_threads(const procfs::Procfs& proc, Driven& d, const pb::se
       drop_capabilities(batch);
     else
       TRY(add_creds(batch, t.creds(), d.image->extras[i], d.setgroups));
-    labels.add(batch);
+    d.labels[i].add(batch);
     if (no_new_privs) {
       batch.add(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
       batch.must("prctl(PR_SET_NO_NEW_PRIVS)");
