@@ -117,9 +117,10 @@ struct Options {
   std::string action_script;
   uint32_t timeout_seconds = 10;  // for freezing
   uint64_t ghost_limit = 1u << 30;
-  bool build_ids = true;     // of executable files, so that others are noticed
-  bool mtimes = false;       // files must be unchanged since the checkpoint
-  bool force_irmap = false;  // look for watched inodes below irmap_scan_paths, whatever their handles say
+  bool build_ids = true;      // of executable files, so that others are noticed
+  bool compare_modes = true;  // restore: permissions must be as they were
+  bool mtimes = false;        // files must be unchanged since the checkpoint
+  bool force_irmap = false;   // look for watched inodes below irmap_scan_paths, whatever their handles say
   std::vector<std::string> irmap_scan_paths;  // in the container, besides its mounts
 
   std::optional<Client> client;  // the engine has this user's rights then, and next to no capabilities

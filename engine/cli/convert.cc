@@ -163,6 +163,7 @@ void add_flags(const pb::criu_opts& o, const Env& env, Options& out) {
   if (o.has_ghost_limit()) out.ghost_limit = o.ghost_limit();
   // Not by default as with CRIU: who watches the files would see them read.
   out.build_ids = o.has_file_validation_method() && o.file_validation_method() == pb::BUILD_ID;
+  out.compare_modes = !o.skip_file_rwx_check();
   out.mtimes = o.file_validation_method() == pb::MTIME;
   out.force_irmap = o.force_irmap();
   out.irmap_scan_paths.assign(o.irmap_scan_paths().begin(), o.irmap_scan_paths().end());

@@ -331,7 +331,7 @@ constexpr OptionSpec kTable[] = {
     {0, "force-irmap", kNone, true, kYes, kBoth | kOther, "force_irmap", "", "look for watched inodes by scanning before asking file handles", flag<&O::set_force_irmap>},
     {0, "irmap-scan-path", kReq, false, kYes, kDump | kOther, "irmap_scan_paths", "PATH", "of the container: look for watched inodes here first", list<&O::mutable_irmap_scan_paths>},
     {0, "file-validation", kReq, false, kYes, kBoth, "file_validation_method", "METHOD", "what tells a file from another: filesize (the default), buildid (of executables), mtime", set_file_validation},
-    {0, "skip-file-rwx-check", kNone, true, kNoOp, kRestore, "skip_file_rwx_check", "", "permission bits are not compared", flag<&O::set_skip_file_rwx_check>},
+    {0, "skip-file-rwx-check", kNone, true, kYes, kRestore, "skip_file_rwx_check", "", "permission bits are not compared", flag<&O::set_skip_file_rwx_check>},
     // --- what stays outside
     {0, "external", kReq, false, kYes, kBoth, "external", "KIND[KEY]:VALUE", "a resource that is not part of the images", list<&O::mutable_external>},
     {'M', "ext-mount-map", kReq, false, kYes, kBoth, "ext_mnt auto_ext_mnt", "KEY:VALUE|auto", "an external mount", add_ext_mount},

@@ -15,7 +15,6 @@ std::string describe_kind(const Candidate& c) {
     name.remove_prefix(11);
     if (name.starts_with("[") && name.ends_with("]")) name = name.substr(1, name.size() - 2);
     for (const auto& [kernels, ours] : {std::pair{"perf_event", "performance counter (perf_event)"},
-                                        {"bpf-map", "BPF map (bpf-map)"},
                                         {"bpf-prog", "BPF program (bpf-prog)"},
                                         {"fscontext", "file system being set up (fscontext)"},
                                         {"landlock-ruleset", "set of rules (landlock-ruleset)"}})
@@ -58,6 +57,7 @@ const std::vector<const FileKind*>& all_kinds() {
       &kTimerfd,   //
       &kPidfd,     //
       &kEpoll,     // behind what it watches: connect() goes in this order
+      &kBpfMap,    //
       &kFanotify,  //
       &kInotify,   // last: what the others do is not to be seen
       &kUnknown,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files found by their path: regular files, directories, memory devices (null, zero, full,
-// random, urandom), the kernel's log and O_PATH descriptors. The image has no contents, only the path, which
-// must lead to the same file in the restored mount namespace. open(2), proc(5).
+// random, urandom), the kernel's log, block devices and O_PATH descriptors. The image has no contents, only the path,
+// which must lead to the same file in the restored mount namespace. open(2), proc(5).
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <poll.h>
@@ -49,7 +49,8 @@ bool matches(const Candidate& c) {
   if (c.info.flags & O_PATH) return c.link.starts_with("/");
   // The file systems whose files have no lasting path have links without a leading slash.
   return c.link.starts_with("/") && !c.link.starts_with("/memfd:") &&
-         (S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || is_memory_device(c.st) || is_kernel_log(c.st));
+         (S_ISREG(c.st.st_mode) || S_ISDIR(c.st.st_mode) || S_ISBLK(c.st.st_mode) || is_memory_device(c.st) ||
+          is_kernel_log(c.st));
 }
 
 // stat(2) of `path` as the container sees it.
@@ -118,7 +119,7 @@ Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(check_owner(c));
   if (external_name(c, env.options)) return {};
   TRY(check_device(c));
-  if (of_process(c.link) && c.link.ends_with(kDeleted))
+  if (of_process(c.link) && (c.link.ends_with(kDeleted) || !stat_in_container(env, c.link)))
     return fail(
         Error(Code::kUnsupportedFile, cat(c.name(), " is a /proc file of a process that has ended")).about(c.name()));
   TRY(path_in_container(c, env));
@@ -152,7 +153,8 @@ void note_more(const Candidate& c, const DumpEnv& env, const pb::file_entry& ent
     extra.set_mtime_sec(c.st.st_mtim.tv_sec);
     extra.set_mtime_nsec(static_cast<uint32_t>(c.st.st_mtim.tv_nsec));
   }
-  if (extra.has_removed_name() || extra.has_mtime_sec()) out.images->add_file_extra(extra);
+  if (S_ISBLK(c.st.st_mode)) extra.set_device(major(c.st.st_rdev) << 20 | minor(c.st.st_rdev));
+  if (extra.has_removed_name() || extra.has_mtime_sec() || extra.has_device()) out.images->add_file_extra(extra);
 }
 
 Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::file_entry& entry) {
@@ -188,12 +190,14 @@ std::unexpected<Error> differs(const pb::reg_file_entry& reg, const std::string&
 
 // Whether what is there now is what was open.
 Result<void> compare(const pb::reg_file_entry& reg, const pb::file_extra* extra, const std::string& path,
-                     const struct stat& st) {
+                     const struct stat& st, bool modes) {
   if (reg.has_mode() && (st.st_mode & S_IFMT) != (reg.mode() & S_IFMT)) return differs(reg, "is of another type now");
+  if (extra && extra->has_device() && (major(st.st_rdev) << 20 | minor(st.st_rdev)) != extra->device())
+    return differs(reg, "is another device now");
   if (!S_ISREG(st.st_mode)) return {};
   if (reg.has_size() && static_cast<uint64_t>(st.st_size) != reg.size())
     return differs(reg, cat("had ", reg.size(), " bytes when it was checkpointed and has ", st.st_size, " now"));
-  if (reg.has_mode() && (st.st_mode & 07777) != (reg.mode() & 07777))
+  if (modes && reg.has_mode() && (st.st_mode & 07777) != (reg.mode() & 07777))
     return differs(reg, cat("had mode 0", octal(reg.mode() & 07777), " when it was checkpointed and has 0",
                             octal(st.st_mode & 07777), " now"));
   if (extra && extra->has_mtime_sec() &&
@@ -245,7 +249,7 @@ Result<Fd> restore(const pb::file_entry& entry, RestoreEnv& env) {
     if (errno == ENOENT || errno == ENOTDIR) return differs(reg, "is missing");
     return fail_sys("stat", path);
   }
-  TRY(compare(reg, extra, path, st));
+  TRY(compare(reg, extra, path, st, env.options.compare_modes));
   // What only acts at open time must not act again.
   const int flags = static_cast<int>(reg.flags()) & ~(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
   // Of a named pipe there is another entry, which opens what this one finds.

@@ -288,24 +288,11 @@ Result<void> load_users(Snapshot& s) {
   return {};
 }
 
-// Objects that our dump refuses but CRIU's images may hold: refused by name instead of lost.
-Result<void> refuse_unknown(const image::Reader& images) {
-  for (const char* name : {"bpfmap-data.img"}) {
-    if (!images.exists(name)) continue;
-    Fd fd = TRY(images.open_raw(name));
-    struct stat st {};
-    if (::fstat(fd.get(), &st) == 0 && st.st_size > 8)
-      return fail(Error(Code::kUnsupportedFile, cat(name, " holds objects that cannot be restored yet")).about(name));
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<Snapshot> load(const image::Reader& images) {
   Snapshot s;
   s.images = &images;
-  TRY(refuse_unknown(images));
   for (auto& node : TRY(images.read_all<pb::pstree_entry>(Kind::kPstree, "pstree.img")))
     s.tasks.emplace_back().node = node;
   if (s.tasks.empty()) return corrupt("pstree.img", "no tasks");

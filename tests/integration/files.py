@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -171,6 +172,54 @@ def watches_survive_new_inodes(directory):
         os.mkdir(path, 0o700)
 
 
+def block_device(directory):
+    """By its path, at its position; another device under the same name is named."""
+    disk, node, other = (os.path.join(directory, name) for name in ('disk', 'node', 'other'))
+    with open(disk, 'wb') as file:
+        file.truncate(1 << 20)
+    made = subprocess.run(['losetup', '-f', '--show', disk], capture_output=True, text=True, timeout=60)
+    if made.returncode:
+        raise live.Skipped(f'no loop device: {made.stderr.strip()}')
+    loop = made.stdout.strip()
+    device = os.stat(loop).st_rdev
+    program = None
+    try:
+        os.mknod(node, 0o600 | stat.S_IFBLK, device)
+        os.mknod(other, 0o600 | stat.S_IFBLK, os.makedev(os.major(device), os.minor(device) + 1))
+        program = live.Program('dev_nodes', 'host', directory, [node])
+        for number in 0, 1:
+            images = os.path.join(directory, f'images{number}')
+            os.mkdir(images)
+            live.Cli().dump(program, images, {})
+            live.until(program.gone, 'tasks are left after dump')
+            os.rename(node, node + '.away')
+            os.rename(other, node)
+            refused(program, images, 'STASIS-E-FILE-MISSING', node, 'another device')
+            os.rename(node, other)
+            os.rename(node + '.away', node)
+            program.pid = live.Cli().restore(program, images, {})
+            program.pids.append(program.pid)
+        program.finish()
+    finally:
+        if program:
+            program.clean()
+        subprocess.run(['losetup', '-d', loop], timeout=60, check=False)
+
+
+def other_modes_pass_if_so_told(directory):
+    with checkpointed('umask', directory, 'ns') as (program, images, files):
+        path = os.path.join(files, 'program')
+        mode = os.stat(path).st_mode & 0o7777
+        os.chmod(path, 0o711)
+        refused(program, images, 'STASIS-E-FILE-MISSING', '/live/program', 'had mode')
+        live.Cli().restore(program, images, {'cli restore': ['--skip-file-rwx-check', '--leave-stopped']})
+        program.pid = int(live.tasks.read(os.path.join(directory, 'pidfile')))
+        program.pids.append(program.pid)
+        os.kill(program.pid, 9)
+        live.until(lambda: not program.alive(), 'the program does not end')
+        os.chmod(path, mode)
+
+
 def watched_paths(images):
     done = subprocess.run([os.path.join(live.BUILD, 'bin/stasis'), 'show', os.path.join(images, 'files.img')], capture_output=True, text=True, timeout=60)
     return {wd['f_handle']['path'] for entry in json.loads(done.stdout)['entries'] if 'ify' in entry for wd in entry['ify'].get('wd', [])}
@@ -221,7 +270,7 @@ def watches_on_overlayfs(directory):
                 live.libc.umount2(path.encode(), 2)
 
 
-CASES = [changed_files_are_named, another_build_is_named, later_changes_are_named,
+CASES = [changed_files_are_named, other_modes_pass_if_so_told, block_device, another_build_is_named, later_changes_are_named,
          external_file_by_cli, external_file_by_rpc, locks_of_others_are_named, watched_file_that_is_missing_is_named,
          watches_survive_new_inodes, watched_files_are_looked_for_where_told, watches_on_overlayfs]
 

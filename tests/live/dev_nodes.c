@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The character devices every container has: null, zero, full, random, urandom; null(4), random(4). And the kernel's
-// log, where there is one that may be read: who writes to it, and who has read all of it.
+// log, where there is one that may be read: who writes to it, and who has read all of it. And the block device that a
+// further argument names.
 #include "live.h"
 #include <sys/sysmacros.h>
 
@@ -50,6 +51,8 @@ int main(int argc, char **argv) {
     child = read_log(gate, wanted + 3);
     live_gate_await(gate, 1);
   }
+  int disk = argc > 4 ? open(argv[4], O_RDWR | O_CLOEXEC) : -1;
+  CHECK(argc <= 4 || (disk >= 0 && write(disk, kNodes, sizeof kNodes) == sizeof kNodes && lseek(disk, 5, SEEK_SET) == 5));
   live_ready();
   live_wait();
 
@@ -66,6 +69,11 @@ int main(int argc, char **argv) {
   CHECK(read(fds[1], bytes, 8) == 8 && bytes[7] == 0);
   CHECK(write(fds[2], bytes, 1) < 0 && errno == ENOSPC);
   CHECK(read(fds[3], bytes, 8) == 8 && read(fds[4], bytes, 8) == 8);
+  if (disk >= 0) {
+    char now[sizeof kNodes - 5];
+    CHECK(fcntl(disk, F_GETFD) == FD_CLOEXEC && read(disk, now, sizeof now) == sizeof now);
+    CHECK(memcmp(now, (const char *)kNodes + 5, sizeof now) == 0, "another position");
+  }
   if (log >= 0) CHECK((fcntl(log, F_GETFL) & O_ACCMODE) == O_WRONLY && write(log, wanted, strlen(wanted)) > 0);
   if (child > 0) live_reap_ok(child);
   live_ok();

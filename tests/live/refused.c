@@ -34,6 +34,10 @@ static void hold(int fd) {
   close(fd);
   held = 33;
 }
+static void hold_if(int fd) {
+  if (fd < 0) _exit(77);  // not in this kernel
+  hold(fd);
+}
 static void child_in(int flags) {  // a child in a namespace of its own
   struct live_gate gate = live_gate_open();
   if (fork() == 0) {
@@ -106,10 +110,6 @@ static void h_unaccepted_connection(void) {
   connected(&address);
   hold(server);
 }
-static void hold_if(int fd) {
-  if (fd < 0) _exit(77);  // not in this kernel
-  hold(fd);
-}
 static void h_packet_ring(void) {
   struct tpacket_req ring = {4096, 1, 2048, 2};
   int fd = socket(AF_PACKET, SOCK_RAW, 0);
@@ -179,8 +179,38 @@ static void h_perf_event(void) {
   hold(syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0));
 }
 static void h_bpf_map(void) {
+  union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_RINGBUF, .max_entries = 4096};
+  hold_if(syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof attributes));
+}
+static void h_bpf_map_in_use(void) {  // r0 = the map, which makes it the program's; r0 = 0; exit
   union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
-  hold(syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof attributes));
+  int map = syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof attributes);
+  if (map < 0) _exit(77);
+  struct bpf_insn code[] = {{BPF_LD | BPF_DW | BPF_IMM, 0, BPF_PSEUDO_MAP_FD, 0, map}, {}, {BPF_ALU64 | BPF_MOV | BPF_K}, {BPF_JMP | BPF_EXIT}};
+  memset(&attributes, 0, sizeof attributes);
+  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, attributes.insn_cnt = 4;
+  attributes.insns = (uintptr_t)code, attributes.license = (uintptr_t)"GPL";
+  int program = syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes), ends[2];
+  if (program < 0) _exit(77);
+  CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
+  CHECK(setsockopt(ends[0], SOL_SOCKET, 50 /* SO_ATTACH_BPF */, &program, sizeof program) == 0);
+  close(program);
+  hold(map);
+}
+static void h_bpf_program(void) {
+  struct bpf_insn code[] = {{BPF_ALU64 | BPF_MOV | BPF_K}, {BPF_JMP | BPF_EXIT}};
+  union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 2, .insns = (uintptr_t)code, .license = (uintptr_t)"GPL"};
+  hold_if(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
+}
+static void h_fuse(void) { hold_if(open("/dev/fuse", O_RDWR)); }
+static void h_proc_file_of_the_dead(void) {
+  char path[64];
+  pid_t pid = fork();
+  if (pid == 0) for (;;) pause();
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  int fd = open(path, O_RDONLY);
+  CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+  hold(fd);
 }
 static void h_fs_context(void) { hold(syscall(SYS_fsopen, "tmpfs", 0)); }
 static void h_detached_mount(void) { hold(syscall(SYS_open_tree, AT_FDCWD, "/tmp", 1 /* OPEN_TREE_CLONE */)); }
@@ -426,7 +456,7 @@ static const struct { const char *name; void (*make)(void); } kKinds[] = {
     KIND(unaccepted_connection), KIND(packet_ring), KIND(mptcp_socket), KIND(alg_socket), KIND(foreign_socket),
     KIND(netlink_queue), KIND(netlink_protocol), KIND(pidfd_outside), KIND(owner_outside), KIND(io_uring), KIND(message_queue), KIND(message_queue_notify),
     KIND(foreign_namespace), KIND(foreign_terminal), KIND(deleted_large_file), KIND(inotify_events), KIND(inotify_on_deleted),
-    KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(landlock_domain), KIND(landlock_thread), KIND(lease_broken),
+    KIND(fanotify_events), KIND(fanotify_permission), KIND(kernel_log), KIND(perf_event), KIND(bpf_map), KIND(bpf_map_in_use), KIND(bpf_program), KIND(fuse), KIND(proc_file_of_the_dead), KIND(fs_context), KIND(detached_mount), KIND(landlock), KIND(landlock_domain), KIND(landlock_thread), KIND(lease_broken),
     KIND(semaphore_undo), KIND(key_zero_denied),
     KIND(sysv_shm), KIND(deleted_large_mapping),
     KIND(memory_shared_outside), KIND(userfaultfd), KIND(aio), KIND(sealed_mapping), KIND(io_uring_rings), KIND(device_memory),

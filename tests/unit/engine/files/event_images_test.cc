@@ -40,10 +40,62 @@ class EventImages : public ::testing::Test {
 };
 
 TEST_F(EventImages, EachHasItsPart) {
-  for (const auto type : {pb::EVENTFD, pb::EVENTPOLL, pb::SIGNALFD, pb::TIMERFD, pb::PIDFD, pb::NS, pb::TTY}) {
+  for (const auto type :
+       {pb::EVENTFD, pb::EVENTPOLL, pb::SIGNALFD, pb::TIMERFD, pb::PIDFD, pb::NS, pb::TTY, pb::FANOTIFY, pb::BPFMAP}) {
     pb::file_entry file;
     file.set_type(type);
     EXPECT_FALSE(passes(file)) << pb::fd_types_Name(type);
+  }
+}
+
+TEST_F(EventImages, Marks) {
+  auto good = [] {
+    pb::file_entry file;
+    file.set_type(pb::FANOTIFY);
+    auto& ffy = *file.mutable_ffy();
+    ffy.set_faflags(1), ffy.set_evflags(2);
+    auto& inode = *ffy.add_mark();
+    inode.set_type(pb::INODE), inode.set_mflags(0x40), inode.set_mask(2), inode.set_ignored_mask(0);
+    inode.mutable_ie()->mutable_f_handle()->set_path("/a");
+    auto& mount = *ffy.add_mark();
+    mount.set_type(pb::MOUNT), mount.set_mflags(0), mount.set_mask(0), mount.set_ignored_mask(2);
+    mount.mutable_me()->set_path("/");
+    return file;
+  };
+  EXPECT_TRUE(passes(good()));
+  const std::function<void(pb::fanotify_file_entry&)> wrong[] = {
+      [](auto& f) { f.mutable_mark(0)->set_type(pb::MOUNT); },
+      [](auto& f) { f.mutable_mark(0)->set_mask(0); },
+      [](auto& f) { f.mutable_mark(0)->set_mflags(1); },
+      [](auto& f) { f.mutable_mark(1)->clear_me(); },
+  };
+  for (size_t i = 0; i < std::size(wrong); ++i) {
+    auto file = good();
+    wrong[i](*file.mutable_ffy());
+    EXPECT_FALSE(passes(file)) << i;
+  }
+}
+
+TEST_F(EventImages, Maps) {
+  auto good = [] {
+    pb::file_entry file;
+    file.set_type(pb::BPFMAP);
+    auto& bpf = *file.mutable_bpf();
+    bpf.set_map_type(1), bpf.set_key_size(4), bpf.set_value_size(8), bpf.set_max_entries(5), bpf.set_map_id(3);
+    return file;
+  };
+  EXPECT_TRUE(passes(good()));
+  const std::function<void(pb::bpfmap_file_entry&)> wrong[] = {
+      [](auto& b) { b.set_key_size(0); },
+      [](auto& b) { b.set_key_size(~0u); },
+      [](auto& b) { b.set_value_size(~0u); },
+      [](auto& b) { b.set_max_entries(0); },
+      [](auto& b) { b.set_map_name("a name longer than any"); },
+  };
+  for (size_t i = 0; i < std::size(wrong); ++i) {
+    auto file = good();
+    wrong[i](*file.mutable_bpf());
+    EXPECT_FALSE(passes(file)) << i;
   }
 }
 
