@@ -8,10 +8,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/engine.h"
+#include "engine/files/inet_options.h"
+#include "engine/files/net_lock.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/kernel/x86_64/ia32.h"
 
@@ -43,6 +46,11 @@ bool has_set_tid() {
   return kernel::clone3(args) < 0 && errno != ENOSYS && errno != E2BIG;
 }
 
+bool has_buffer_lock() {
+  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return fd && files::get_int(fd.get(), SOL_SOCKET, 72 /*SO_BUF_LOCK*/).has_value();
+}
+
 bool readable(const char* path) { return ::access(path, R_OK) == 0; }
 
 }  // namespace
@@ -66,6 +74,9 @@ std::vector<KernelFeature> kernel_features() {
   add("pagemap_scan", "pages are found with PAGEMAP_SCAN (6.7), else /proc/PID/pagemap", false, has_pagemap_scan());
   add("get_rseq_conf", "restartable sequences are read (5.13)", false, has_syscall(__NR_rseq));
   add("cgroupns", "cgroup namespaces", false, readable("/proc/self/ns/cgroup"));
+  const bool locks = files::lock_tables().has_value();
+  add("network_lock_nftables", "connections are locked by nftables where their network goes on", false, locks);
+  add("sockopt_buf_lock", "whether a socket's buffers grow is read (5.14)", false, has_buffer_lock());
   add("compat_cr", "programs of 32-bit code run (CONFIG_IA32_EMULATION)", false, kernel::runs_ia32());
   add("timens", "time namespaces", false, readable("/proc/self/ns/time"));
   add("userns", "user namespaces", false, readable("/proc/self/ns/user"));

@@ -278,8 +278,10 @@ Result<void> dump_inet_options(const Candidate& c, const DumpEnv& env, pb::inet_
   if (get_int(socket, IPPROTO_IP, IP_FREEBIND).value_or(0)) entry.mutable_ip_opts()->set_freebind(true);
 
   // Whatever else differs from a new socket of the same kind.
+  // Sockets for pings may be forbidden here, and begin as others do.
+  const bool ping = entry.type() == SOCK_DGRAM && (entry.proto() == IPPROTO_ICMP || entry.proto() == IPPROTO_ICMPV6);
   const Fd fresh(::socket(static_cast<int>(entry.family()), static_cast<int>(entry.type()) | SOCK_CLOEXEC,
-                          static_cast<int>(entry.proto())));
+                          ping ? 0 : static_cast<int>(entry.proto())));
   if (!fresh) return fail_sys("socket");
   pb::socket_extra extra;
   if (more) extra = *more;

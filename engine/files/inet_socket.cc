@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -125,23 +126,22 @@ Result<void> check_tcp(const Candidate& c, const DumpEnv& env) {
   return {};
 }
 
-// A peer that getpeername(2) does not tell, since it was given without a port: /proc/PID/net/raw has it.
-Result<void> check_raw(const Candidate& c, const DumpEnv& env) {
-  Address peer;
-  if (::getpeername(c.copy.get(), peer.get(), &peer.size) == 0) return {};
-  for (const char* table : {"net/raw", "net/raw6"}) {
+// A peer that getpeername(2) does not tell, since it was given without a port: of raw sockets and those for pings
+// /proc/PID/net has it, as words in hex.
+std::vector<uint32_t> peer_without_port(const Candidate& c, const DumpEnv& env) {
+  std::vector<uint32_t> words;
+  for (const char* table : {"net/raw", "net/raw6", "net/icmp", "net/icmp6"}) {
     const auto text = env.proc.text(c.pid, table);
     if (!text) continue;
-    for (const auto line : lines(*text))
-      if (const auto f = fields(line); f.size() > 9 && f[9] == cat(c.st.st_ino) && f[3] == "01")
-        return refuse(c, "raw socket with a peer that was given without a port");
+    for (const auto line : lines(*text)) {
+      const auto f = fields(line);
+      if (f.size() < 10 || f[9] != cat(c.st.st_ino) || f[3] != "01") continue;
+      for (size_t at = 0, end = std::min(f[2].find(':'), f[2].size()); at + 8 <= end; at += 8)
+        words.push_back(parse_int<uint32_t>(f[2].substr(at, 8), 16).value_or(0));
+      return words;
+    }
   }
-  return {};
-}
-
-Result<void> check_datagrams(const Candidate& c, const DumpEnv& env, int type) {
-  if (type == SOCK_RAW) return check_raw(c, env);
-  return {};
+  return words;
 }
 
 Result<void> check(const Candidate& c, const DumpEnv& env) {
@@ -149,7 +149,7 @@ Result<void> check(const Candidate& c, const DumpEnv& env) {
   TRY(owner_of(c, env));
   TRY(check_socket_namespace(c, env));
   const int type = get_int(c.copy.get(), SOL_SOCKET, SO_TYPE).value_or(0);
-  TRY(type == SOCK_STREAM ? check_tcp(c, env) : check_datagrams(c, env, type));
+  if (type == SOCK_STREAM) TRY(check_tcp(c, env));
   return check_inet_options(c, env, type);
 }
 
@@ -188,6 +188,11 @@ Result<void> dump(const Candidate& c, const DumpEnv& env, DumpOutput& out, pb::f
   } else if (const short events = events_of(socket); events & POLLRDHUP) {
     isk.set_shutdown(events & POLLHUP ? pb::BOTH : pb::READ);
   }
+  if (!connected && isk.type() != SOCK_STREAM)
+    if (const auto words = peer_without_port(c, env); words.size() == static_cast<size_t>(isk.src_addr_size())) {
+      isk.mutable_dst_addr()->Assign(words.begin(), words.end());
+      isk.set_state(kEstablished);
+    }
   if (local.storage.ss_family == AF_INET6 && local.v6().sin6_scope_id != 0) {
     ifreq request{};
     request.ifr_ifindex = static_cast<int>(local.v6().sin6_scope_id);

@@ -33,6 +33,7 @@ struct WriterState {
   size_t open_files = 0;
   google::protobuf::RepeatedPtrField<pb::task_extra> extras;
   google::protobuf::RepeatedPtrField<pb::socket_extra> socket_extras;
+  google::protobuf::RepeatedPtrField<pb::net_sysctl> net_sysctls;
   std::string network_lock;
   google::protobuf::RepeatedPtrField<pb::inherited_pages> inherited_pages;
   google::protobuf::RepeatedPtrField<pb::device_filter> device_filters;
@@ -326,6 +327,7 @@ void Writer::add_file_extra(const pb::file_extra& extra) { *state_->file_extras.
 void Writer::set_network_lock(const std::string& table) { state_->network_lock = table; }
 void Writer::add_tty_extra(const pb::tty_extra& extra) { *state_->tty_extras.Add() = extra; }
 void Writer::add_fanotify_extra(const pb::fanotify_extra& extra) { *state_->fanotify_extras.Add() = extra; }
+void Writer::add_net_sysctl(const pb::net_sysctl& setting) { *state_->net_sysctls.Add() = setting; }
 void Writer::add_event_extra(const pb::event_extra& extra) { *state_->event_extras.Add() = extra; }
 void Writer::set_user_namespace(bool setgroups, uint32_t owner) {
   state_->setgroups_denied = !setgroups;
@@ -359,6 +361,7 @@ Result<void> Writer::commit(bool sync) {
   *manifest.mutable_event_extras() = state.event_extras;
   *manifest.mutable_tty_extras() = state.tty_extras;
   *manifest.mutable_fanotify_extras() = state.fanotify_extras;
+  *manifest.mutable_net_sysctls() = state.net_sysctls;
   if (state.user_ns_owner != 0) manifest.set_user_ns_owner(state.user_ns_owner);
   if (!state.network_lock.empty()) manifest.set_network_lock(state.network_lock);
   manifest.set_self_crc32c(manifest_sum(manifest));

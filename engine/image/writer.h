@@ -101,6 +101,7 @@ class Writer {
   void add_event_extra(const pb::event_extra& extra);
   void add_tty_extra(const pb::tty_extra& extra);
   void add_fanotify_extra(const pb::fanotify_extra& extra);
+  void add_net_sysctl(const pb::net_sysctl& setting);
   void set_user_namespace(bool setgroups, uint32_t owner);
 
   // Makes the checkpoint: manifest, fsync, (only then) the previous one away, rename, inventory last. kInternal if a

@@ -170,6 +170,7 @@ Result<void> dump_net(uint32_t id, const std::string& external, bool empty, imag
     for (auto& device : state.devices) dump_sysctls(device);
     TRY(dump_messages(id, state, images));
   }
+  dump_net_sysctls(images);
   TRY(images.put(image::Kind::kNetns, cat("netns-", id, ".img"), settings));
   return images.put_all(image::Kind::kNetdev, cat("netdev-", id, ".img"), state.devices);
 }
@@ -179,6 +180,7 @@ Result<NetPlan> plan_net(uint32_t id, const image::Reader& images, const Options
   const std::string name = cat("netdev-", id, ".img"), settings = cat("netns-", id, ".img");
   if (!images.exists(name)) return plan;
   const bool empty = options.empty_ns & CLONE_NEWNET;
+  plan.sysctls = TRY(load_net_sysctls(images));
   if (images.exists(settings) && !empty)
     plan.settings = TRY(images.read<pb::netns_entry>(image::Kind::kNetns, settings));
   auto host = TRY(Netlink::open(NETLINK_ROUTE));
@@ -209,6 +211,7 @@ Result<Network> Network::create(const NetPlan& plan, int root_pidfd) {
   Fd inside_ns = TRY(open_at(AT_FDCWD, "/proc/self/ns/net", O_RDONLY));
   Network network(plan, std::move(host), std::move(inside), std::move(host_ns), std::move(inside_ns));
   TRY(restore_sysctls(plan.settings));
+  restore_net_sysctls(plan.sysctls);
   for (const auto& device : plan.devices) {
     const std::string name = cat("network device ", device.entry.name());
     TRY_CTX(network.make(device), name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // network_namespaces(7) of a container: its devices, addresses and routes by rtnetlink(7), and
-// the sysctls that CRIU's images have a place for. Everything is done from outside.
+// its sysctls. Everything is done from outside.
 #pragma once
 
 #include <linux/if_addr.h>
@@ -17,6 +17,7 @@
 #include "engine/kernel/netlink.h"
 #include "engine/options.h"
 #include "engine/procfs/procfs.h"
+#include "proto/manifest.pb.h"
 #include "proto/net.pb.h"
 
 namespace stasis::namespaces {
@@ -48,6 +49,10 @@ Result<void> restore_addresses(kernel::Netlink& inside, const std::vector<std::s
 Result<void> restore_routes(kernel::Netlink& inside, std::vector<std::string> routes);
 
 // --- net_sysctl.cc; in the namespace of the caller.
+void dump_net_sysctls(image::Writer& images);
+// Empty without a manifest.
+Result<std::vector<pb::net_sysctl>> load_net_sysctls(const image::Reader& images);
+void restore_net_sysctls(const std::vector<pb::net_sysctl>& settings);
 void dump_sysctls(pb::netns_entry& entry);
 void dump_sysctls(pb::net_device_entry& device);
 Result<void> restore_sysctls(const pb::netns_entry& entry);
@@ -67,6 +72,7 @@ struct NetPlan {
     uint32_t outer_index = 0, bridge_index = 0;
   };
   pb::netns_entry settings;
+  std::vector<pb::net_sysctl> sysctls;
   std::vector<Device> devices;
   NetMessages messages;
 };

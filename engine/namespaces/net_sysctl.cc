@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// net/ipv4/conf and net/ipv6/conf. In images a value is known by its place in the list, so the
-// order is part of the format.
+// net/ipv4/conf and net/ipv6/conf, whose values images know by their place in the list, so that the order is part of
+// the format; others by name, in the manifest.
+#include <algorithm>
 #include <cerrno>
 
 #include "engine/base/io.h"
@@ -84,6 +85,61 @@ const char* const kConf6[] = {"accept_dad",
                               "use_optimistic",
                               "use_tempaddr"};
 
+// Of the namespace as a whole, without a device: what an administrator or a runtime sets for a container.
+const char* const kSettings[] = {"core/somaxconn",
+                                 "ipv4/fwmark_reflect",
+                                 "ipv4/icmp_echo_ignore_all",
+                                 "ipv4/icmp_echo_ignore_broadcasts",
+                                 "ipv4/igmp_max_memberships",
+                                 "ipv4/igmp_max_msf",
+                                 "ipv4/ip_default_ttl",
+                                 "ipv4/ip_forward_use_pmtu",
+                                 "ipv4/ip_local_port_range",
+                                 "ipv4/ip_local_reserved_ports",
+                                 "ipv4/ip_no_pmtu_disc",
+                                 "ipv4/ip_nonlocal_bind",
+                                 "ipv4/ip_unprivileged_port_start",
+                                 "ipv4/ping_group_range",
+                                 "ipv4/tcp_abort_on_overflow",
+                                 "ipv4/tcp_adv_win_scale",
+                                 "ipv4/tcp_autocorking",
+                                 "ipv4/tcp_base_mss",
+                                 "ipv4/tcp_congestion_control",
+                                 "ipv4/tcp_ecn",
+                                 "ipv4/tcp_fastopen",
+                                 "ipv4/tcp_fin_timeout",
+                                 "ipv4/tcp_fwmark_accept",
+                                 "ipv4/tcp_keepalive_intvl",
+                                 "ipv4/tcp_keepalive_probes",
+                                 "ipv4/tcp_keepalive_time",
+                                 "ipv4/tcp_max_syn_backlog",
+                                 "ipv4/tcp_max_tw_buckets",
+                                 "ipv4/tcp_moderate_rcvbuf",
+                                 "ipv4/tcp_mtu_probing",
+                                 "ipv4/tcp_no_metrics_save",
+                                 "ipv4/tcp_notsent_lowat",
+                                 "ipv4/tcp_orphan_retries",
+                                 "ipv4/tcp_retries1",
+                                 "ipv4/tcp_retries2",
+                                 "ipv4/tcp_rfc1337",
+                                 "ipv4/tcp_rmem",
+                                 "ipv4/tcp_sack",
+                                 "ipv4/tcp_slow_start_after_idle",
+                                 "ipv4/tcp_stdurg",
+                                 "ipv4/tcp_syn_retries",
+                                 "ipv4/tcp_synack_retries",
+                                 "ipv4/tcp_syncookies",
+                                 "ipv4/tcp_thin_linear_timeouts",
+                                 "ipv4/tcp_timestamps",
+                                 "ipv4/tcp_tw_reuse",
+                                 "ipv4/tcp_window_scaling",
+                                 "ipv4/tcp_wmem",
+                                 "ipv4/udp_rmem_min",
+                                 "ipv4/udp_wmem_min",
+                                 "ipv6/bindv6only",
+                                 "ipv6/ip_nonlocal_bind",
+                                 "unix/max_dgram_qlen"};
+
 std::string path_of(const char* family, const std::string& device, const char* name) {
   return cat("/proc/sys/net/", family, "/conf/", device, "/", name);
 }
@@ -125,6 +181,38 @@ Result<void> restore_list(const char* family, const std::string& device, const c
 }
 
 }  // namespace
+
+void dump_net_sysctls(image::Writer& images) {
+  for (const char* name : kSettings) {
+    const auto value = read_file_at(AT_FDCWD, cat("/proc/sys/net/", name));
+    if (!value) continue;  // not in this kernel
+    pb::net_sysctl setting;
+    setting.set_name(name), setting.set_value(std::string(trim(*value)));
+    images.add_net_sysctl(setting);
+  }
+}
+
+Result<std::vector<pb::net_sysctl>> load_net_sysctls(const image::Reader& images) {
+  const auto* manifest = images.manifest();
+  if (!manifest) return std::vector<pb::net_sysctl>{};
+  for (const auto& setting : manifest->net_sysctls())
+    if (std::ranges::find(kSettings, std::string_view(setting.name())) == std::end(kSettings) ||
+        setting.value().size() > 4096)
+      return fail(Error(Code::kImageCorrupt, cat("manifest: network setting ", setting.name())).about("manifest"));
+  return std::vector<pb::net_sysctl>(manifest->net_sysctls().begin(), manifest->net_sysctls().end());
+}
+
+// Most of what differs does so since the hosts differ, and some the root of a user namespace may not set.
+void restore_net_sysctls(const std::vector<pb::net_sysctl>& settings) {
+  for (const auto& setting : settings) {
+    const std::string path = cat("/proc/sys/net/", setting.name());
+    const auto now = read_file_at(AT_FDCWD, path);
+    if (!now || trim(*now) == setting.value()) continue;
+    if (const auto written = write_file_at(AT_FDCWD, path, setting.value()); !written)
+      log::warning(path, " stays at ", trim(*now), ", the images have ", setting.value(), ": ",
+                   written.error().message(), ", ignoring");
+  }
+}
 
 void dump_sysctls(pb::netns_entry& entry) {
   dump_list("ipv4", "default", kConf4, *entry.mutable_def_conf4());

@@ -25,7 +25,7 @@ BUILD = os.environ.get('STASIS_BUILD', 'build')
 ENGINE = os.environ.get('STASIS_CRIU', os.path.join(BUILD, 'libexec/stasis/criu'))
 LIVE = os.path.join(BUILD, 'live')
 HANG = int(os.environ.get('STASIS_TEST_HANG', '60'))   # seconds; only ends what hangs
-NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net', 'sysv_shm', 'sysv_queues', 'message_queues'}
+NEEDS_NAMESPACES = {'ns_uts', 'ns_ipc', 'ns_mounts', 'ns_net', 'sysv_shm', 'sysv_queues', 'message_queues', 'ping_socket'}
 NOT_IN_NAMESPACES = {'threads_dynamic', 'rseq_dynamic',   # the root they get there has no libraries
                      'parent_death'}                      # ns_launch ends at once
 LONG = {'many_threads'}   # once is enough

@@ -80,8 +80,6 @@ int main(int argc, char **argv) {
   set_option(chosen, SOL_SOCKET, SO_PEEK_OFF, 4);
 
   // Two at one port: each has its own.
-  int one = bound(AF_INET, SOCK_DGRAM, 0, 0);
-  close(one);
   int twins[2] = {socket(AF_INET, SOCK_DGRAM, 0), socket(AF_INET, SOCK_DGRAM, 0)}, held[2] = {0, 0};
   struct sockaddr_storage port = b;
   ((struct sockaddr_in *)&port)->sin_port = 0;
@@ -97,8 +95,8 @@ int main(int argc, char **argv) {
     close(fd);
   }
   for (int i = 0; i < 2; i++) {
-    int n = 0, zero = 0;
-    set_option(twins[i], SOL_SOCKET, SO_PEEK_OFF, zero);
+    int n = 0;
+    set_option(twins[i], SOL_SOCKET, SO_PEEK_OFF, 0);
     while (recv(twins[i], bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT) == 7) n++;
     set_option(twins[i], SOL_SOCKET, SO_PEEK_OFF, -1);
     held[i] = n;
