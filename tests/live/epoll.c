@@ -116,7 +116,10 @@ int main(int argc, char **argv) {
   CHECK(ready(epoll) == TIMER && down(timer));
 
   const uint64_t again = ready(edges);
-  CHECK(again == 0, "edges that were reported before are reported again: %lx", (unsigned long)again);
+  // Where fdinfo does not tell semaphores (before Linux 6.5) an eventfd is read and written to find out, which is an edge.
+  char path[64], info[1024];
+  snprintf(path, sizeof path, "/proc/self/fdinfo/%d", edge);
+  CHECK(again == 0 || !strstr(live_read_file(path, info, sizeof info), "eventfd-semaphore"), "edges that were reported before are reported again: %lx", (unsigned long)again);
   CHECK(up(edge) && ready(edges) == EDGE && ready(edges) == 0 && down(edge));
   CHECK(up(wakes) && pthread_join(thread, NULL) == 0);
   CHECK(write(asked[1], "a", 1) == 1);
