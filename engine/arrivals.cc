@@ -111,11 +111,19 @@ bool Arrivals::pending(const procfs::Procfs& proc, int round) const {
   return queued();
 }
 
-void Arrivals::await(const procfs::Procfs& proc) const {
+void Arrivals::await(const procfs::Procfs& proc, int round) const {
+  auto now_ms = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+  };
+  // The tables of a large host are long: they are read less often than queues are looked at.
   constexpr timespec kPause{0, 1'000'000};
-  for (int i = 0; i < kRoundMs; ++i) {
+  constexpr int kLooksPerTable = 20;
+  const auto end = now_ms() + kRoundMs;
+  for (int look = 1; now_ms() < end; ++look) {
     ::nanosleep(&kPause, nullptr);
-    if (!pending(proc, 0)) return;
+    if (!queued() && (look % kLooksPerTable == 0 || look == 2) && !pending(proc, round)) return;
   }
 }
 
@@ -136,7 +144,7 @@ Result<std::optional<Arrivals>> let_accept(const procfs::Procfs& proc, const Opt
     log::debug("connections wait to be accepted: the tasks run on for a moment");
     TRY(tree->resume(false));
     ran_on = true;
-    arrivals->await(proc);
+    arrivals->await(proc, round);
     TRY(check_interrupted());
     tree.emplace(TRY(tasks::FrozenTree::freeze(proc, options)));
     if (TRY(arrivals->knows(proc, *tree))) continue;

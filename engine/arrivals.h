@@ -34,7 +34,7 @@ class Arrivals {
   // Somebody waits to be accepted, or is about to, or is still to get the end of an answer.
   bool pending(const procfs::Procfs& proc, int round) const;
   // While the tasks run: until nobody waits any more, for a round at most.
-  void await(const procfs::Procfs& proc) const;
+  void await(const procfs::Procfs& proc, int round) const;
   // Is each listening socket of the tree, which has run meanwhile, one of these?
   Result<bool> knows(const procfs::Procfs& proc, const tasks::FrozenTree& tree) const;
 

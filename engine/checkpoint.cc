@@ -441,13 +441,16 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
   TRY(unlock(locked ? Result<void>() : fail(locked.error())));
   auto& connections = *locked;
 
+  auto context = memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0);
+  TRY(unlock(context ? Result<void>() : fail(context.error())));
+
   // Pages files are numbered from 1: first those of the processes, then those of what they share.
   const auto first_shared = static_cast<uint32_t>(tree.processes().size()) + 1;
   Dump d{.options = options,
          .proc = proc,
          .tree = tree,
          .images = images,
-         .map_context = TRY(memory::map_context(proc, (owned.flags & CLONE_NEWIPC) != 0)),
+         .map_context = *std::move(context),
          .shared = memory::SharedObjects(images, first_shared),
          .owned = owned};
   d.stats.freezing_us = freezing_us;
@@ -472,7 +475,8 @@ Result<DumpStats> checkpoint(const Options& options, Notifier& notifier) {
     if (own_net) (void)notifier.notify("network-unlock");
   }
   const auto write_start = now();
-  TRY(unlock(images.commit()));
+  auto committed = images.commit();
+  TRY(goes_on ? std::move(committed) : unlock(std::move(committed)));  // or it has been told already
   d.stats.memwrite_us = us_since(write_start);
   log::info("dump: committed");
   if (!goes_on) {

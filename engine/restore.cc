@@ -421,13 +421,15 @@ Result<void> set_up_from_outside(const tasks::Snapshot& s, const Plan& plan, con
   return mounts::send_sources(sources_socket, sources);
 }
 
-// Who shares the file table of another comes before that one, which closes what nobody needs any more.
+// Locks come last: who takes one closes what it has of the pool before, for all who share its file table.
 Result<void> finish_files(const files::RestoreEnv& files, std::vector<tasks::Driven>& driven) {
-  for (const bool sharers : {true, false}) {
+  for (const bool locks : {false, true}) {
     for (auto& d : driven) {
-      if (d.image->shares_files != sharers) continue;
       remote::Batch batch;
-      TRY(files::late(d.image->node.pid(), d.image->fds, files, batch));
+      if (locks)
+        files::take_own_locks(d.image->node.pid(), files, batch);
+      else
+        TRY(files::late(d.image->node.pid(), d.image->fds, files, batch));
       if (!batch.empty()) TRY_CTX(d.runner.run_checked(batch), "pid ", d.image->node.pid(), " of the images");
     }
   }
@@ -444,6 +446,10 @@ Result<void> finish(const procfs::Procfs& proc, const tasks::Snapshot& s, const 
     TRY_CTX(tasks::restore_from_outside(proc, d), name);
     TRY_CTX(tasks::restore_threads(d, s.seccomp), name);
     TRY_CTX(tasks::begin_sleeps(d), name);
+  }
+  // The first to leave a file table closes what the others have used until now.
+  for (auto& d : driven) {
+    const std::string name = cat("pid ", d.image->node.pid(), " of the images");
     TRY_CTX(tasks::leave(d, plan.pool.base, shared.begin(), shared.end()), name);
     TRY_CTX(tasks::restore_registers(d), name);
   }
@@ -626,8 +632,8 @@ Result<Restored> restore(const Options& options, Notifier& notifier) {
     d.setgroups = !snapshot.users || snapshot.users->setgroups;
   }
   log::info("restore: memory is filled");
+  auto connections = TRY(files::HeldConnections::take(stubs.root_pidfd(), files_env));  // out of the pool
   TRY(finish_files(files_env, driven));
-  auto connections = TRY(files::HeldConnections::take(stubs.root_pidfd(), files_env));
   TRY(finish(proc, snapshot, plan, shared, driven));
   if (adopt) TRY(into::take_down(options));
   result.stats.restore_us = us_since(start);

@@ -98,7 +98,6 @@ Result<void> in_task(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, con
 Result<void> late(uint32_t pid, const std::vector<pb::fdinfo_entry>& fds, const RestoreEnv& env, remote::Batch& batch) {
   for (const auto* kind : all_kinds())
     if (kind->late) TRY(kind->late(pid, fds, env, batch));
-  take_own_locks(pid, env, batch);
   restore_signals(pid, env, batch);
   return {};
 }

@@ -94,11 +94,12 @@ Result<void> check_keys(const pb::mm_entry& mm, const pb::memory_extra& extra) {
   };
   if (extra.allocated_keys() & ~0xfffeu) return bad("protection keys that do not exist");
   const auto keys = by_mapping(extra);
+  for (const auto& [start, key] : keys)
+    if (key >= kKeys) return bad("a protection key that does not exist");
   const uint32_t own = own_key(mm, extra);
   for (const auto& e : mm.vmas()) {
     const auto at = keys.find(e.start());
     if (at == keys.end()) continue;
-    if (at->second >= kKeys) return bad("a protection key that does not exist");
     if (is_vdso_group(e) || (e.status() & kVmaVsyscall)) return bad("a protection key for the kernel's own mapping");
     const bool kernels = e.prot() == PROT_EXEC && !given_out(extra, at->second);
     if (own != 0 && (at->second == own) != kernels) return bad("protection keys that the kernel never gives");

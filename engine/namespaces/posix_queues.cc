@@ -33,6 +33,15 @@ struct Message {
   std::string text;
 };
 
+// All that can be: what one message lacks the next may have.
+Result<void> send_all(int fd, const std::vector<Message>& messages, const std::string& name) {
+  Result<void> result;
+  for (const auto& m : messages)
+    if (::mq_send(fd, m.text.data(), m.text.size(), m.priority) < 0 && result)
+      result = fail_sys("put back a message into", shown(name));
+  return result;
+}
+
 // The highest priority first, and the oldest of each: sent again in this order, they lie in it.
 Result<std::vector<Message>> take_all(int fd, const mq_attr& attributes, const std::string& name) {
   const auto size = static_cast<size_t>(attributes.mq_msgsize);
@@ -43,17 +52,15 @@ Result<std::vector<Message>> take_all(int fd, const mq_attr& attributes, const s
     Message m{};
     const ssize_t n = ::mq_receive(fd, buffer.get(), size, &m.priority);
     if (n < 0 && errno == EAGAIN) break;  // somebody outside has taken one
-    if (n < 0) return fail_sys("mq_receive", shown(name));
+    if (n < 0) {
+      auto failed = fail_sys("mq_receive", shown(name));
+      TRY(send_all(fd, out, name));
+      return failed;
+    }
     m.text.assign(buffer.get(), static_cast<size_t>(n));
     out.push_back(std::move(m));
   }
   return out;
-}
-
-Result<void> send_all(int fd, const std::vector<Message>& messages, const std::string& name) {
-  for (const auto& m : messages)
-    if (::mq_send(fd, m.text.data(), m.text.size(), m.priority) < 0) return fail_sys("mq_send", shown(name));
-  return {};
 }
 
 Result<std::vector<Message>> look_at_all(int fd, const mq_attr& attributes, const std::string& name) {

@@ -110,7 +110,8 @@ Result<void> dump_label(const procfs::Procfs& proc, pid_t pid, pid_t tid, pb::cr
 }
 
 NextLabelQuestion::NextLabelQuestion(remote::Batch& batch) : text_(batch.space(kLongestLabel)) {
-  open_ = batch.add(__NR_openat, AT_FDCWD, batch.text("/proc/thread-self/attr/exec"), O_RDONLY | O_CLOEXEC, 0);
+  open_ = batch.add(__NR_openat, AT_FDCWD, batch.text("/proc/thread-self/attr/exec"),
+                    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);  // whatever the task has there
   read_ = batch.add(__NR_read, batch.result_of(open_), text_, kLongestLabel);
 }
 

@@ -132,6 +132,8 @@ int main(int argc, char** argv) {
     _exit(0);
   }
   if ((child[here++] = born(CLONE_FS)) == 0) run_mover(), _exit(0);
+  int of_child = syscall(SYS_pidfd_open, child[1], 0);  // restored late
+  CHECK(of_child >= 0);
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, run_thread, &gate) == 0);
   live_gate_await_thread(gate);
@@ -148,6 +150,8 @@ int main(int argc, char** argv) {
   make_step(kMove, kChildren);
   check_cwd(second_dir, 0123, "the first process, moved by another");
   CHECK(pthread_join(thread, NULL) == 0);
+  siginfo_t info = {};
+  CHECK(waitid(3 /* P_PIDFD */, of_child, &info, WEXITED | WNOWAIT) == 0 && info.si_pid == child[1]);
   for (int i = 0; i < here; i++) live_reap_ok(child[i]);
   live_ok();
 }

@@ -189,6 +189,10 @@ static void same_options(const struct socket_state* before, const char* what) {
 
 int main(int argc, char** argv) {
   live_init(argc, argv);
+  // Locks and connections are both restored late, by the same descriptors.
+  int locked = open(live_path("locked"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  CHECK(locked >= 0 && fcntl(locked, F_SETLK, &whole) == 0);
   loopback_up();
   set_up();
   for (int i = 0; i < kPairs; i++) {
