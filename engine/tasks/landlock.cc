@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "engine/base/io.h"
+#include "engine/base/log.h"
 #include "engine/kernel/syscalls.h"
 #include "engine/namespaces/namespaces.h"
 #include "engine/namespaces/user.h"
@@ -76,6 +77,12 @@ Result<void> LandlockProbes::add(const procfs::Procfs& proc, const Who& who, int
   TRY(read_full(answers.get(), &probe.npid, sizeof(probe.npid), "answer of a helper"));
   if (probe.npid > 0) return {};
   const std::string name = cat("uid ", uid, ", gid ", gid, label.empty() ? "" : ", label ", label);
+  if (probe.npid == -1 && !label.empty()) {
+    log::warning("tasks with ", name, " cannot be asked whether they are in a Landlock domain: their profile forbids ",
+                 "even processes that have it to look into each other (ptrace), ignoring");
+    probe.npid = 0;
+    return {};
+  }
   if (probe.npid == -1)
     return fail(
         Error(Code::kUnsupported,
