@@ -271,6 +271,16 @@ Result<void> dump_tree(Dump& d) {
   return d.images.put_all(Kind::kPstree, "pstree.img", entries);
 }
 
+Result<void> write_packets(Dump& d, const files::Packets& all) {
+  auto queues = TRY(d.images.open(Kind::kSkQueues, "sk-queues.img"));
+  for (const auto& [id, packets] : all)
+    for (const auto& packet : packets) {
+      TRY(queues.append(packet.entry));
+      TRY(queues.append_payload(packet.bytes.data(), packet.bytes.size()));
+    }
+  return queues.close();
+}
+
 Result<void> write_files(Dump& d, const files::DumpOutput& out) {
   TRY(d.images.put_all(Kind::kFiles, "files.img", out.files));
   if (!out.remaps.empty()) TRY(d.images.put_all(Kind::kRemapFpath, "remap-fpath.img", out.remaps));
@@ -286,19 +296,14 @@ Result<void> write_files(Dump& d, const files::DumpOutput& out) {
     }
     return data.close();
   };
-  TRY(write_pipes(Kind::kPipesData, "pipes-data.img", out.pipes));
+  // What is empty is left out, as CRIU does, which in a user namespace may not open these.
+  if (!out.pipes.empty()) TRY(write_pipes(Kind::kPipesData, "pipes-data.img", out.pipes));
   if (!out.fifos.empty()) TRY(write_pipes(Kind::kFifoData, "fifo-data.img", out.fifos));
-  auto queues = TRY(d.images.open(Kind::kSkQueues, "sk-queues.img"));
-  for (const auto& [id, packets] : out.packets)
-    for (const auto& packet : packets) {
-      TRY(queues.append(packet.entry));
-      TRY(queues.append_payload(packet.bytes.data(), packet.bytes.size()));
-    }
-  TRY(queues.close());
+  if (!out.packets.empty()) TRY(write_packets(d, out.packets));
   if (!out.tty_data.empty()) TRY(d.images.put_all(Kind::kTtyData, "tty-data.img", out.tty_data));
   std::vector<pb::tty_info_entry> ttys;
   for (const auto& [id, tty] : out.ttys) ttys.push_back(tty);
-  return d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);
+  return ttys.empty() ? Result<void>() : d.images.put_all(Kind::kTtyInfo, "tty-info.img", ttys);
 }
 
 Result<void> write_inventory(Dump& d, std::optional<uint32_t> root_set) {

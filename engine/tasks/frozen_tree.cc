@@ -246,9 +246,21 @@ Result<FrozenTree> FrozenTree::freeze(const procfs::Procfs& proc, const Options&
   }
   // Running tasks may fork until they stop: seize until a round finds nothing new.
   while (TRY(tree.seize_new(proc, seen, options))) TRY(tree.collect_stops(proc, timeout_ms));
-  // The last round has found nothing that is not stopped or dead.
+  // The last round has found nothing that is not stopped or dead. Whose parent does not ask for the end of its children
+  // (SIGCHLD ignored) is seen for a moment, and nobody waits for it.
+  Result<void> opened;
+  std::erase_if(tree.processes_, [&](Process& p) {
+    auto pidfd = open_pidfd(p);
+    const bool ended = p.tgid != options.pid && !tree.attached_.contains(p.pid);
+    if (!pidfd && ended && pidfd.error().code() == Code::kTaskGone) return true;
+    if (pidfd)
+      p.pidfd = *std::move(pidfd);
+    else if (opened)
+      opened = fail(std::move(pidfd).error());
+    return false;
+  });
+  TRY(std::move(opened));
   for (auto& p : tree.processes_) {
-    p.pidfd = TRY(open_pidfd(p));
     if (p.zombie) continue;
     for (pid_t tid : TRY(proc.threads(p.tgid))) {
       p.threads.push_back(TRY(describe_thread(proc, p, tid)));
